@@ -1,0 +1,1 @@
+//! What is saved before, encrypted and checked.

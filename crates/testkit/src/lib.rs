@@ -1,0 +1,1 @@
+//! For tests only: the sandbox stack and fault injection.

@@ -1,0 +1,2 @@
+//! A small real web application to rotate.
+fn main() {}

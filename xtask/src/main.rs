@@ -1,0 +1,2 @@
+//! What a developer would otherwise type by hand.
+fn main() {}
