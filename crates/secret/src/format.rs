@@ -73,9 +73,9 @@ impl Format {
 
     /// The shortest format of this alphabet with at least 256 bits.
     pub fn strong(alphabet: Alphabet) -> Self {
-        let length = (1..)
+        let length = (1..=256)
             .find(|n| alphabet.bits(*n) >= 256)
-            .expect("bits grow with the length");
+            .expect("256 characters of two kinds carry 256 bits");
         Self { alphabet, length }
     }
 

@@ -15,13 +15,17 @@ use hmac::{Hmac, Mac as _};
 use sha2::Sha256;
 use thiserror::Error;
 
-use crate::FingerprintKey;
+use crate::{FingerprintKey, Secret};
 
 /// keyroll's identity: the private key that opens everything it sealed.
 #[derive(Clone)]
 pub struct Identity {
     key: age::x25519::Identity,
 }
+
+/// A value that only the identity opens. The journal stores nothing else of a value, so that a plain one cannot slip in.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Sealed(Vec<u8>);
 
 /// Everyone who can open what is written: keyroll itself and the operators named in the profile.
 pub struct Recipients(Vec<Box<dyn age::Recipient + Send>>);
@@ -150,14 +154,28 @@ impl Identity {
     }
 
     /// Encrypts `plain` to this identity. Small values only: everything is held in memory.
-    pub fn seal(&self, plain: &[u8]) -> Result<Vec<u8>, IdentityError> {
+    pub fn seal(&self, plain: &[u8]) -> Result<Sealed, IdentityError> {
         age::encrypt(&self.key.to_public(), plain)
+            .map(Sealed)
             .map_err(|e| IdentityError::Sealing(e.to_string()))
     }
 
+    /// [`Identity::seal`] for a secret value.
+    pub fn seal_secret(&self, secret: &Secret) -> Result<Sealed, IdentityError> {
+        self.seal(secret.expose().as_bytes())
+    }
+
+    /// [`Identity::open`] for a secret value.
+    pub fn open_secret(&self, sealed: &Sealed) -> Result<Secret, IdentityError> {
+        let plain = self.open(sealed)?;
+        std::str::from_utf8(&plain)
+            .map(Secret::new)
+            .map_err(|e| IdentityError::Unsealing(e.to_string()))
+    }
+
     /// Decrypts what [`Identity::seal`] made; the result is wiped on drop.
-    pub fn open(&self, sealed: &[u8]) -> Result<zeroize::Zeroizing<Vec<u8>>, IdentityError> {
-        age::decrypt(&self.key, sealed)
+    pub fn open(&self, sealed: &Sealed) -> Result<zeroize::Zeroizing<Vec<u8>>, IdentityError> {
+        age::decrypt(&self.key, &sealed.0)
             .map(zeroize::Zeroizing::new)
             .map_err(|e| IdentityError::Unsealing(e.to_string()))
     }
@@ -182,6 +200,24 @@ impl Identity {
             .expect("HMAC takes keys of any length");
         mac.update(b"keyroll fingerprint key v1");
         FingerprintKey::from_bytes(mac.finalize().into_bytes().into())
+    }
+}
+
+impl Sealed {
+    /// Bytes as they were stored; nothing is checked before they are opened.
+    pub fn from_stored(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
+
+    /// The age file, for storing.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Sealed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Sealed({} bytes)", self.0.len())
     }
 }
 
@@ -298,7 +334,7 @@ mod tests {
             .unwrap()
             .writer(Vec::new())
             .unwrap();
-        writer.write_all(&[7; 200_000]).unwrap();
+        writer.write_all(&vec![7; 200_000]).unwrap();
         let mut sealed = writer.finish().unwrap();
         sealed.truncate(sealed.len() - 100_000);
         let mut plain = Vec::new();

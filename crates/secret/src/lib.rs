@@ -19,6 +19,7 @@ pub use format::FormatError;
 pub use identity::Identity;
 pub use identity::IdentityError;
 pub use identity::Recipients;
+pub use identity::Sealed;
 pub use redact::Redactor;
 pub use value::Secret;
 pub use value::percent_encode;
