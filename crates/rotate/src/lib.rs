@@ -1,1 +1,7 @@
-//! Profile to plan to outcome.
+//! From a profile to an outcome: the library behind the `keyroll` command.
+
+mod profile;
+
+pub use profile::Profile;
+pub use profile::ProfileError;
+pub use profile::Source;

@@ -1,0 +1,152 @@
+//! What a well-formed profile can still get wrong.
+
+use super::spec::{Profile, SecretKind};
+
+/// The first problem: the key it is about, and what was expected.
+pub(super) fn problem(profile: &Profile) -> Option<(String, String)> {
+    let absolute = if profile.root.is_absolute() {
+        None
+    } else {
+        Some(("root".into(), "expected an absolute path".into()))
+    };
+    absolute
+        .or_else(|| name(profile))
+        .or_else(|| files(profile))
+        .or_else(|| secrets(profile))
+        .or_else(|| references(profile))
+        .or_else(|| http(profile))
+}
+
+fn name(profile: &Profile) -> Option<(String, String)> {
+    let fine = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    if !profile.name.is_empty() && profile.name.chars().all(fine) {
+        return None;
+    }
+    Some(("name".into(), "expected letters, digits, - and _".into()))
+}
+
+fn files(profile: &Profile) -> Option<(String, String)> {
+    if profile.compose.files.is_empty() {
+        return Some((
+            "compose.files".into(),
+            "expected at least one compose file".into(),
+        ));
+    }
+    if profile.compose.env_files.len() != 1 {
+        return Some((
+            "compose.env_files".into(),
+            "expected exactly one file; several --env-file are not supported yet".into(),
+        ));
+    }
+    None
+}
+
+fn secrets(profile: &Profile) -> Option<(String, String)> {
+    for (name, secret) in &profile.secrets {
+        if let Err(error) = secret.format.resolve() {
+            return Some((format!("secrets.{name}.format"), error.to_string()));
+        }
+        let missing = match secret.kind {
+            SecretKind::AccessTokenKey | SecretKind::RefreshTokenKey if profile.http.is_none() => {
+                "http"
+            }
+            SecretKind::PostgresPassword if profile.database.is_none() => "database",
+            SecretKind::AdminPassword if profile.admin.is_none() => "admin",
+            _ => continue,
+        };
+        return Some((
+            format!("secrets.{name}.kind"),
+            format!("a secret of this kind needs a [{missing}] section to be applied and proven"),
+        ));
+    }
+    for (group, members) in &profile.groups {
+        if profile.secrets.contains_key(group) {
+            return Some((
+                format!("groups.{group}"),
+                "a secret has the same name; expected another one".into(),
+            ));
+        }
+        for (i, member) in members.iter().enumerate() {
+            if !profile.secrets.contains_key(member) {
+                return Some((
+                    format!("groups.{group}[{i}]"),
+                    format!("no secret {member:?} in [secrets]"),
+                ));
+            }
+        }
+    }
+    None
+}
+
+fn references(profile: &Profile) -> Option<(String, String)> {
+    let kind = |name: &str| profile.secrets.get(name).map(|s| s.kind);
+    if let Some(database) = &profile.database
+        && kind(&database.password) != Some(SecretKind::PostgresPassword)
+    {
+        return Some((
+            "database.password".into(),
+            "expected the name of a secret of kind postgres-password".into(),
+        ));
+    }
+    let admin = profile.admin.as_ref()?;
+    if kind(&admin.password) != Some(SecretKind::AdminPassword) {
+        return Some((
+            "admin.password".into(),
+            "expected the name of a secret of kind admin-password".into(),
+        ));
+    }
+    if admin.seed.command.is_empty() {
+        return Some((
+            "admin.seed.command".into(),
+            "expected a command and its arguments".into(),
+        ));
+    }
+    if profile.http.as_ref().is_none_or(|h| h.login.is_none()) {
+        return Some((
+            "admin".into(),
+            "expected an [http.login] section: without it no password can be proven".into(),
+        ));
+    }
+    if profile.database.is_none() {
+        return Some((
+            "admin".into(),
+            "expected a [database] section: the saved hash is kept from there".into(),
+        ));
+    }
+    None
+}
+
+fn http(profile: &Profile) -> Option<(String, String)> {
+    let http = profile.http.as_ref()?;
+    let scheme = http.base_url.starts_with("http://") || http.base_url.starts_with("https://");
+    if !scheme || http.base_url.ends_with('/') {
+        return Some((
+            "http.base_url".into(),
+            "expected http:// or https://, host and port without a slash at the end".into(),
+        ));
+    }
+    let paths = [("http.health".to_owned(), &http.health)]
+        .into_iter()
+        .chain(
+            http.pages
+                .iter()
+                .enumerate()
+                .map(|(i, p)| (format!("http.pages[{i}]"), p)),
+        )
+        .chain(
+            http.login
+                .iter()
+                .map(|l| ("http.login.path".to_owned(), &l.path)),
+        )
+        .chain(
+            http.refresh
+                .iter()
+                .map(|r| ("http.refresh.path".to_owned(), &r.path)),
+        );
+    for (key, path) in paths {
+        if !path.starts_with('/') {
+            return Some((key, "expected a path that starts with /".into()));
+        }
+    }
+    None
+}
