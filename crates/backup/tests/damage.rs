@@ -71,6 +71,30 @@ proptest! {
     }
 }
 
+/// Chance alone hardly meets these: white space for white space, a digit of the time or the version for another.
+#[test]
+fn every_byte_of_the_manifest_counts_also_those_that_leave_it_readable() {
+    let (bench, done) = &*WHOLE;
+    let (_tmp, copy) = changed(0, |_| {});
+    let path = copy.join("manifest.json");
+    let original = fs::read(done.directory.join("manifest.json")).unwrap();
+    for at in 0..original.len() {
+        for other in [b' ', b'\t', b'\n', original[at] ^ 1, original[at] ^ 0x20] {
+            if other == original[at] {
+                continue;
+            }
+            let mut bytes = original.clone();
+            bytes[at] = other;
+            fs::write(&path, &bytes).unwrap();
+            assert!(
+                verify(&copy, &bench.identity, None).is_err(),
+                "{other:?} at {at} in {}",
+                String::from_utf8_lossy(&original)
+            );
+        }
+    }
+}
+
 #[test]
 fn an_unchanged_copy_is_sound() {
     let (bench, done) = &*WHOLE;
