@@ -4,8 +4,9 @@ use std::fmt;
 use std::time::Duration;
 
 use keyroll_secret::{Format, Secret};
-use tokio_postgres::NoTls;
 use tokio_postgres::error::{DbError, SqlState};
+use tokio_postgres::tls::NoTlsStream;
+use tokio_postgres::{Client, Connection, NoTls, Socket};
 
 use super::endpoint::Endpoint;
 use super::error::{clean, words};
@@ -88,26 +89,47 @@ impl fmt::Display for LoginUnknown {
     }
 }
 
-/// Logs in once with `password`, takes at most `limit`, and leaves again.
+/// Logs in once with `password` and leaves again. The verdict takes at most `limit`, the goodbye half a second more.
+pub async fn try_login(endpoint: &Endpoint, password: &Secret, limit: Duration) -> Login {
+    match connect(endpoint, password, APPLICATION, limit).await {
+        Ok((client, connection)) => {
+            drop(client);
+            let _ = tokio::time::timeout(GOODBYE, connection).await;
+            Login::Accepted
+        }
+        Err(NoLogin::Refused { code }) => Login::Refused { code },
+        Err(NoLogin::Unknown(why)) => Login::Unknown(why),
+    }
+}
+
+/// Why there is no connection.
+pub(super) enum NoLogin {
+    Refused { code: String },
+    Unknown(LoginUnknown),
+}
+
+/// Connects and logs in within `limit`.
 ///
 /// The client's half of SCRAM is CPU work (about a millisecond at 4096 iterations, far more where the server asks for
-/// more), so each login runs as a task of its own: on a multi-threaded runtime two logins side by side use two cores, and
-/// the limit holds while one computes.
-pub async fn try_login(endpoint: &Endpoint, password: &Secret, limit: Duration) -> Login {
-    let config = endpoint.config(password, APPLICATION, limit);
-    let mut task = tokio::spawn(async move {
-        let (client, connection) = config.connect(NoTls).await?;
-        drop(client);
-        let _ = tokio::time::timeout(GOODBYE, connection).await;
-        Ok::<_, tokio_postgres::Error>(())
-    });
-    match tokio::time::timeout(limit + GOODBYE, &mut task).await {
-        Ok(Ok(Ok(()))) => Login::Accepted,
-        Ok(Ok(Err(error))) => judge(&error, password, limit),
-        Ok(Err(_)) => Login::Unknown(LoginUnknown::Unreachable("the attempt was ended".into())),
+/// more), so it runs as a task of its own: on a multi-threaded runtime two logins side by side use two cores, and the limit
+/// holds while one computes.
+pub(super) async fn connect(
+    endpoint: &Endpoint,
+    password: &Secret,
+    application: &str,
+    limit: Duration,
+) -> Result<(Client, Connection<Socket, NoTlsStream>), NoLogin> {
+    let config = endpoint.config(password, application, limit);
+    let mut task = tokio::spawn(async move { config.connect(NoTls).await });
+    match tokio::time::timeout(limit, &mut task).await {
+        Ok(Ok(Ok(pair))) => Ok(pair),
+        Ok(Ok(Err(error))) => Err(judge(&error, password, limit)),
+        Ok(Err(_)) => Err(NoLogin::Unknown(LoginUnknown::Unreachable(
+            "the attempt was ended".into(),
+        ))),
         Err(_) => {
             task.abort();
-            Login::Unknown(LoginUnknown::TimedOut(limit))
+            Err(NoLogin::Unknown(LoginUnknown::TimedOut(limit)))
         }
     }
 }
@@ -126,33 +148,33 @@ pub async fn proves_passwords(endpoint: &Endpoint, limit: Duration) -> PathCheck
 }
 
 /// What a failed login means.
-pub(super) fn judge(error: &tokio_postgres::Error, password: &Secret, limit: Duration) -> Login {
+fn judge(error: &tokio_postgres::Error, password: &Secret, limit: Duration) -> NoLogin {
     if let Some(db) = error.as_db_error() {
         return judge_server(db, &words(error, &[password]));
     }
     let why = clean(&chain(error), &[password]);
     if let Some(io) = find_io(error) {
-        return Login::Unknown(match io.kind() {
+        return NoLogin::Unknown(match io.kind() {
             std::io::ErrorKind::TimedOut => LoginUnknown::TimedOut(limit),
             _ => LoginUnknown::Unreachable(why),
         });
     }
-    Login::Unknown(if error.is_closed() {
+    NoLogin::Unknown(if error.is_closed() {
         LoginUnknown::Unreachable(why)
     } else {
         LoginUnknown::Protocol(why)
     })
 }
 
-fn judge_server(error: &DbError, why: &str) -> Login {
+fn judge_server(error: &DbError, why: &str) -> NoLogin {
     let why = why.to_owned();
     let code = error.code();
     if *code == SqlState::INVALID_PASSWORD {
-        return Login::Refused {
+        return NoLogin::Refused {
             code: code.code().to_owned(),
         };
     }
-    Login::Unknown(match code.code() {
+    NoLogin::Unknown(match code.code() {
         "57P01" | "57P02" | "57P03" => LoginUnknown::NotReady(why),
         "53300" => LoginUnknown::TooManyConnections(why),
         "3D000" => LoginUnknown::NoSuchDatabase(why),

@@ -19,7 +19,7 @@ pub(super) enum Carries {
 
 /// Settings that would record a statement, and the value that keeps them from it. Unknown ones (an older server, an
 /// extension that is not loaded) are passed over.
-const SETTINGS: [(&str, &str); 12] = [
+const SETTINGS: [(&str, &str); 11] = [
     ("log_statement", "none"),
     ("log_min_duration_statement", "-1"),
     ("log_min_duration_sample", "-1"),
@@ -28,7 +28,6 @@ const SETTINGS: [(&str, &str); 12] = [
     ("log_parameter_max_length_on_error", "0"),
     ("track_activities", "off"),
     ("pg_stat_statements.track", "none"),
-    ("pg_stat_statements.track_utility", "off"),
     ("auto_explain.log_min_duration", "-1"),
     ("pgaudit.log", "none"),
     ("pgaudit.role", ""),

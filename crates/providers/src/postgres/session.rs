@@ -8,11 +8,11 @@ use keyroll_secret::Secret;
 use tokio::task::JoinHandle;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, IsolationLevel, NoTls, Row};
+use tokio_postgres::{Client, IsolationLevel, Row};
 
 use super::endpoint::{ApplicationName, Endpoint};
 use super::error::{PostgresError, words};
-use super::login::{Login, LoginUnknown, judge};
+use super::login::{NoLogin, connect};
 use super::quiet;
 use super::time::{ServerTime, to_micros};
 use super::transaction::{Scope, Tx};
@@ -55,32 +55,18 @@ impl Session {
         limit: Duration,
     ) -> Result<Self, PostgresError> {
         let at = endpoint.to_string();
-        let config = endpoint.config(password, application.as_str(), limit);
-        // A task of its own, as in `try_login`: the SCRAM computation must not hold up what runs side by side.
-        let task = tokio::spawn(async move { config.connect(NoTls).await });
-        let abort = task.abort_handle();
-        let login = match tokio::time::timeout(limit, task).await {
-            Ok(Ok(Ok(pair))) => Ok(pair),
-            Ok(Ok(Err(error))) => Err(judge(&error, password, limit)),
-            Ok(Err(_)) => Err(Login::Unknown(LoginUnknown::Unreachable(
-                "the attempt was ended".into(),
-            ))),
-            Err(_) => {
-                abort.abort();
-                Err(Login::Unknown(LoginUnknown::TimedOut(limit)))
-            }
-        };
-        let (client, connection) = login.map_err(|login| match login {
-            Login::Refused { code } => PostgresError::Refused {
-                at: at.clone(),
-                code,
-            },
-            Login::Unknown(reason) => PostgresError::NotReached {
-                at: at.clone(),
-                reason,
-            },
-            Login::Accepted => unreachable!("an error is never an accepted login"),
-        })?;
+        let (client, connection) = connect(endpoint, password, application.as_str(), limit)
+            .await
+            .map_err(|why| match why {
+                NoLogin::Refused { code } => PostgresError::Refused {
+                    at: at.clone(),
+                    code,
+                },
+                NoLogin::Unknown(reason) => PostgresError::NotReached {
+                    at: at.clone(),
+                    reason,
+                },
+            })?;
         let connection = tokio::spawn(async move {
             // Its error also reaches whoever waits for an answer.
             let _ = connection.await;
