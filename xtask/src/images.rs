@@ -58,7 +58,9 @@ fn base() -> Result<()> {
         .arg(format!("LABEL {LABEL}={recipe}"))
         .arg(&tar)
         .arg(BASE);
+    let old = id(BASE);
     output(&mut import)?;
+    forget(old);
     fs::remove_file(&tar).map_err(|e| format!("{}: {e}", tar.display()))
 }
 
@@ -110,7 +112,25 @@ fn build(image: &str, context: &Path, files: &[&str]) -> Result<()> {
         .arg(context)
         // The newer builder is a plugin of its own, which a bare machine lacks.
         .env("DOCKER_BUILDKIT", "0");
-    output(&mut make).map(drop)
+    let old = id(image);
+    output(&mut make)?;
+    forget(old);
+    Ok(())
+}
+
+fn id(image: &str) -> Option<String> {
+    output(&mut command(
+        "docker",
+        &["image", "inspect", "--format", "{{.Id}}", image],
+    ))
+    .ok()
+}
+
+/// Removes the image that a new one has replaced, unless a container still runs it.
+fn forget(image: Option<String>) {
+    if let Some(id) = image {
+        let _ = output(&mut command("docker", &["image", "rm", &id]));
+    }
 }
 
 fn recipe_of(image: &str) -> Option<String> {

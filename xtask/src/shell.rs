@@ -95,7 +95,18 @@ pub(crate) fn found(program: &str) -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
-/// A hash over named pieces of content: two recipes with the same hash make the same thing.
+/// An error with its whole chain of reasons.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut said = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        said = format!("{said}: {cause}");
+        source = cause.source();
+    }
+    said
+}
+
+/// A hash over pieces of content: two recipes with the same hash make the same thing.
 pub(crate) fn fingerprint<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> String {
     let mut hash = Sha256::new();
     for piece in pieces {

@@ -3,7 +3,7 @@
 use keyroll_testkit::{Stack, StackOptions, remove_project, sweep};
 
 use crate::Result;
-use crate::shell::sandbox_dir;
+use crate::shell::{chain, sandbox_dir};
 use crate::{images, setup};
 
 const PROJECT: &str = "keyroll-sandbox";
@@ -31,7 +31,7 @@ pub(crate) fn up() -> Result<()> {
         stack.leave();
         Ok(said)
     });
-    let said = started.map_err(|e: keyroll_testkit::TestkitError| e.to_string())?;
+    let said = started.map_err(|e: keyroll_testkit::TestkitError| chain(&e))?;
     print!("{said}");
     Ok(())
 }
@@ -47,12 +47,13 @@ pub(crate) fn down() -> Result<()> {
     if root.exists() {
         std::fs::remove_dir_all(&root).map_err(|e| format!("{}: {e}", root.display()))?;
     }
-    for project in sweep().map_err(|e| e.to_string())? {
+    for project in sweep().map_err(|e| chain(&e))? {
         println!("down: removed {project}, which a killed test left behind");
     }
     Ok(())
 }
 
-fn runtime() -> Result<tokio::runtime::Runtime> {
+/// An async runtime for the test kit.
+pub(crate) fn runtime() -> Result<tokio::runtime::Runtime> {
     tokio::runtime::Runtime::new().map_err(|e| format!("cannot start the async runtime: {e}"))
 }

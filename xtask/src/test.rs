@@ -5,7 +5,7 @@ use keyroll_testkit::sweep;
 
 use crate::Result;
 use crate::apt::{self, Wanted};
-use crate::shell::{self, cargo, found};
+use crate::shell::{self, cargo, chain, found};
 use crate::{images, setup};
 
 /// More stacks at once than processors: a stack mostly waits for its health checks.
@@ -41,7 +41,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         setup::run()?;
         tools()?;
         images::run()?;
-        for project in sweep().map_err(|e| e.to_string())? {
+        for project in sweep().map_err(|e| chain(&e))? {
             println!("test: removed {project}, which a killed test left behind");
         }
         test.env("KEYROLL_CONTAINER_TESTS", "1");

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
-use crate::{Process, TestkitError, descendants};
+use crate::{Process, Stack, TestkitError, descendants};
 
 /// No rotation of the sandbox takes longer, by far.
 const LIMIT: Duration = Duration::from_secs(300);
@@ -55,6 +55,9 @@ impl Keyroll {
             .prefix("keyroll-home-")
             .tempdir()
             .map_err(TestkitError::io("the directory for temporary files"))?;
+        // Stands for /root, which is there on any machine.
+        let summaries = scratch.path().join("summaries");
+        std::fs::create_dir(&summaries).map_err(TestkitError::io(&summaries))?;
         Ok(Self {
             binary: binary.into(),
             scratch,
@@ -76,6 +79,41 @@ impl Keyroll {
         self.scratch.path()
     }
 
+    /// The options that point keyroll at a stack, and everything it writes at the scratch directory: `state`, `identity`,
+    /// `backups` and `summaries` below [`Self::home`].
+    pub fn stack_arguments(&self, stack: &Stack) -> Vec<OsString> {
+        let home = self.home();
+        [
+            ("--root", stack.root().into()),
+            ("--base-url", stack.base_url().into()),
+            ("--state-dir", home.join("state").into()),
+            ("--identity", home.join("identity").into()),
+            ("--backup-root", home.join("backups").into()),
+            ("--summary-dir", home.join("summaries").into()),
+        ]
+        .into_iter()
+        .flat_map(|(option, value): (&str, OsString)| [option.into(), value])
+        .collect()
+    }
+
+    /// The command itself, for a caller who wants its output on the terminal.
+    pub fn command<S: AsRef<OsStr>>(
+        &self,
+        arguments: impl IntoIterator<Item = S>,
+    ) -> std::process::Command {
+        let mut command = std::process::Command::new(&self.binary);
+        command
+            .args(arguments)
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("HOME", self.home())
+            .env("LC_ALL", "C.UTF-8")
+            .envs(self.env.iter().map(|(key, value)| (key, value)))
+            .current_dir(self.home())
+            .stdin(Stdio::null());
+        command
+    }
+
     /// Runs it to its end, for 5 minutes at most.
     pub async fn run<S: AsRef<OsStr>>(
         &self,
@@ -95,19 +133,8 @@ impl Keyroll {
         let stderr = self.home().join(format!("run-{run}.stderr"));
         let out = File::create(&stdout).map_err(TestkitError::io(&stdout))?;
         let err = File::create(&stderr).map_err(TestkitError::io(&stderr))?;
-        let mut command = Command::new(&self.binary);
-        command
-            .args(arguments)
-            .env_clear()
-            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-            .env("HOME", self.home())
-            .env("LC_ALL", "C.UTF-8")
-            .envs(self.env.iter().map(|(key, value)| (key, value)))
-            .current_dir(self.home())
-            .stdin(Stdio::null())
-            .stdout(out)
-            .stderr(err)
-            .kill_on_drop(true);
+        let mut command = Command::from(self.command(arguments));
+        command.stdout(out).stderr(err).kill_on_drop(true);
         let child = command.spawn().map_err(TestkitError::io(&self.binary))?;
         Ok(Running {
             child,
@@ -126,6 +153,11 @@ impl Running {
     /// The processes it has started, and theirs.
     pub fn descendants(&self) -> Vec<Process> {
         self.pid().map(descendants).unwrap_or_default()
+    }
+
+    /// What it has written to standard output so far.
+    pub fn stdout_so_far(&self) -> Result<String, TestkitError> {
+        read(&self.stdout)
     }
 
     /// What it has written to standard error so far.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use keyroll_secret::Secret;
 
-use crate::TestkitError;
+use crate::{TestkitError, tree};
 
 /// Changes the files of a deployment before it starts; gets its root.
 type Prepare = Box<dyn FnOnce(&Path) -> Result<(), TestkitError> + Send>;
@@ -17,6 +17,7 @@ pub struct StackOptions {
     pub(crate) env: Vec<(String, String)>,
     pub(crate) env_files: Vec<(PathBuf, String)>,
     pub(crate) compose_edits: Vec<(String, String)>,
+    pub(crate) postgres_arguments: Vec<String>,
     pub(crate) prepare: Vec<Prepare>,
     pub(crate) md5_password: bool,
     pub(crate) own_panel_image: bool,
@@ -60,12 +61,11 @@ impl StackOptions {
         self
     }
 
-    /// Arguments for the database server, such as `-c log_statement=all`.
+    /// More arguments for the database server, such as `-c log_statement=all`.
     #[must_use]
-    pub fn postgres_arguments(self, arguments: &str) -> Self {
-        let image = "    image: keyroll-sandbox-postgres:15\n";
-        let with = format!("{image}    command: postgres {arguments}\n");
-        self.replace_in_compose(image, &with)
+    pub fn postgres_arguments(mut self, arguments: &str) -> Self {
+        self.postgres_arguments.push(arguments.to_owned());
+        self
     }
 
     /// The official image's `POSTGRES_HOST_AUTH_METHOD`: `trust` for a database that checks no password on any path, `md5`
@@ -98,6 +98,26 @@ impl StackOptions {
     pub fn project_from_directory(mut self) -> Self {
         self.project_from_directory = true;
         self
+    }
+
+    /// The database gets its first password from a file (`POSTGRES_PASSWORD_FILE`), and its environment does not hold it.
+    #[must_use]
+    pub fn password_file(self) -> Self {
+        self.replace_in_compose(
+            "      POSTGRES_PASSWORD: ${POSTGRES_PASSWORD}\n",
+            "      POSTGRES_PASSWORD_FILE: /run/postgres-password\n",
+        )
+        .replace_in_compose(
+            "      - postgres-data:/var/lib/postgresql/data\n",
+            "      - postgres-data:/var/lib/postgresql/data\n      - ../../postgres-password:/run/postgres-password:ro\n",
+        )
+        .prepare(|root| {
+            let env = root.join(tree::ENV_FILE);
+            let text = std::fs::read_to_string(&env).map_err(TestkitError::io(&env))?;
+            let value = tree::value(&text, "POSTGRES_PASSWORD").unwrap_or_else(|| Secret::new(""));
+            let file = root.join("postgres-password");
+            std::fs::write(&file, value.expose()).map_err(TestkitError::io(&file))
+        })
     }
 
     /// Any other change of the files below the root, before the start.

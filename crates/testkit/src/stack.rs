@@ -18,6 +18,8 @@ use crate::{
 const UP_LIMIT: &str = "90";
 /// What compose calls a project whose compose file is in `infra/deploy`.
 const FROM_DIRECTORY: &str = "deploy";
+/// The line of the compose file after which the database's command goes.
+const POSTGRES_IMAGE: &str = "    image: keyroll-sandbox-postgres:15\n";
 /// The image every panel starts from.
 const PANEL_IMAGE: &str = "keyroll-sandbox-panel:1";
 
@@ -113,7 +115,15 @@ impl Stack {
             fs::write(&path, content).map_err(TestkitError::io(&path))?;
             self.env_files.push(path);
         }
-        for (from, to) in &options.compose_edits {
+        let mut compose_edits = options.compose_edits;
+        if !options.postgres_arguments.is_empty() {
+            let arguments = options.postgres_arguments.join(" ");
+            compose_edits.push((
+                POSTGRES_IMAGE.to_owned(),
+                format!("{POSTGRES_IMAGE}    command: postgres {arguments}\n"),
+            ));
+        }
+        for (from, to) in &compose_edits {
             edit(&self.compose_path(), |text| {
                 if text.contains(from) {
                     Ok(text.replace(from, to))

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use keyroll_secret::{Alphabet, Format, Secret};
 use keyroll_testkit::{
-    DbLogin, Door, Stack, StackOptions, TestkitError, containers_wanted, remove_project,
+    DbLogin, Door, Keyroll, Stack, StackOptions, TestkitError, containers_wanted, eventually,
+    remove_project, sweep,
 };
 
 const LIMIT: Duration = Duration::from_secs(15);
@@ -281,9 +282,12 @@ async fn the_options_change_what_they_say() {
         .secret("POSTGRES_PASSWORD", odd.clone())
         .env_file("infra/deploy/.env.extra", "EXTRA=1\nNODE_ENV=staging\n")
         .md5_password()
+        .postgres_arguments("-c log_statement=all")
         .own_panel_image();
     let stack = Stack::start(options).await.unwrap();
     assert!(stack.stored_verifier().await.unwrap().starts_with("md5"));
+    let logged = stack.logs("postgres").await.unwrap();
+    assert!(logged.contains("statement: ") && !logged.contains(odd.expose()));
     assert_eq!(stack.db_login(&odd, Door::Network).await, DbLogin::Accepted);
     assert_eq!(stack.panel().unwrap().health().await.unwrap(), 200);
     assert_eq!(stack.env("EXTRA").unwrap().expose(), "1");
@@ -337,6 +341,88 @@ async fn stacks_run_side_by_side_and_leave_nothing_behind() {
     assert!(!Path::new(&root).exists());
     assert!(!exists(&project), "containers, a volume or a network");
     assert_eq!(two.panel().unwrap().health().await.unwrap(), 200);
+}
+
+#[tokio::test]
+async fn the_first_password_may_come_from_a_file_but_not_from_both() {
+    if !containers_wanted() {
+        return;
+    }
+    let stack = Stack::start(StackOptions::new().password_file())
+        .await
+        .unwrap();
+    let database = stack.container("postgres").await.unwrap();
+    assert!(!database.env.contains_key("POSTGRES_PASSWORD"));
+    let right = stack.env("POSTGRES_PASSWORD").unwrap();
+    assert_eq!(
+        stack.db_login(&right, Door::Network).await,
+        DbLogin::Accepted
+    );
+
+    let both = StackOptions::new().password_file().replace_in_compose(
+        "      POSTGRES_DB: ${POSTGRES_DB}\n",
+        "      POSTGRES_DB: ${POSTGRES_DB}\n      POSTGRES_PASSWORD: x\n",
+    );
+    let error = Stack::start(both).await.unwrap_err().to_string();
+    assert!(error.contains("are exclusive"), "{error}");
+}
+
+#[tokio::test]
+async fn a_panicking_test_takes_its_stack_with_it() {
+    if !containers_wanted() {
+        return;
+    }
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    let panicked = tokio::spawn(async {
+        let stack = plain().await;
+        sender.send(stack.project().to_owned()).unwrap();
+        panic!("on purpose");
+    })
+    .await;
+    assert!(panicked.is_err());
+    assert!(!exists(&receiver.await.unwrap()));
+}
+
+/// Not a test: what [`what_a_killed_test_leaves_behind_is_swept`] kills.
+#[tokio::test]
+#[ignore = "waits to be killed"]
+async fn a_stack_to_be_killed() {
+    let stack = plain().await;
+    println!("project={}", stack.project());
+    tokio::time::sleep(Duration::from_secs(60)).await;
+}
+
+#[tokio::test]
+async fn what_a_killed_test_leaves_behind_is_swept() {
+    if !containers_wanted() {
+        return;
+    }
+    let tests = Keyroll::new(std::env::current_exe().unwrap()).unwrap();
+    let running = tests
+        .spawn([
+            "--exact",
+            "a_stack_to_be_killed",
+            "--ignored",
+            "--nocapture",
+        ])
+        .unwrap();
+    let project = eventually("the stack is up", Duration::from_secs(60), async || {
+        let said = running.stdout_so_far().ok()?;
+        let line = said.lines().find_map(|l| l.split_once("project="))?;
+        Some(line.1.to_owned())
+    })
+    .await
+    .unwrap();
+    sweep().unwrap();
+    assert!(exists(&project), "it is still in use");
+    running.kill_hard().await.unwrap();
+    // Another test may be sweeping it already.
+    eventually("it is swept", LIMIT, async || {
+        sweep().unwrap();
+        (!exists(&project)).then_some(())
+    })
+    .await
+    .unwrap();
 }
 
 #[tokio::test]
