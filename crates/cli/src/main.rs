@@ -1,2 +1,29 @@
-//! Rotates the secrets of a live compose stack in place.
-fn main() {}
+//! The `keyroll` command: the only place for terminals, colours, environment variables and exit codes.
+
+mod args;
+mod commands;
+mod exit;
+mod operator;
+mod output;
+#[cfg(feature = "fault-injection")]
+mod fault;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    // clap exits with 2 for wrong usage by itself.
+    let cli = args::Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            output::complain(&format!("the runtime could not be started: {error}"));
+            return exit::FAILED.into();
+        }
+    };
+    let code = runtime.block_on(commands::run(&cli));
+    // A blocking task that still reads from something slow must not hold up the end.
+    runtime.shutdown_background();
+    code.into()
+}

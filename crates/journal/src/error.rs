@@ -66,6 +66,16 @@ pub enum JournalError {
     /// A rotation is not finished.
     #[error("rotation {0} is not finished; `keyroll resume` goes on with it")]
     Unfinished(String),
+    /// The last record of the trail cannot be followed.
+    #[error(
+        "{path}: the trail's last record {what}; nothing was appended. Run `keyroll audit verify`"
+    )]
+    Trail {
+        /// The database file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
     /// A test's hook stopped the writer here.
     #[error("stopped by a fault injected at a journal record")]
     Injected,

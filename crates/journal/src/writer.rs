@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use std::ops::Deref;
 
 use jiff::Timestamp;
-use rusqlite::{Transaction, TransactionBehavior, params};
+use rusqlite::{OptionalExtension as _, Transaction, TransactionBehavior, params};
 
 use crate::record::{Backward, Direction, Epoch, Event, Forward, Intended, RotationId, StepName};
 use crate::rotation::NewRotation;
@@ -19,6 +19,18 @@ pub enum Moment {
     Before(u64),
     /// It is committed and synced; nobody has acted on it yet.
     After(u64),
+}
+
+/// Why a transaction was given up.
+enum Failure {
+    Database(rusqlite::Error),
+    Trail(String),
+}
+
+impl From<rusqlite::Error> for Failure {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Database(error)
+    }
 }
 
 type Hook = Box<dyn Fn(Moment) -> bool + Send + Sync>;
@@ -99,7 +111,7 @@ impl Writer {
     fn commit<T>(
         &self,
         operation: &'static str,
-        work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
+        work: impl FnOnce(&Transaction<'_>) -> Result<T, Failure>,
     ) -> Result<T, JournalError> {
         let failed = |e| self.failed(operation, e);
         let number = self
@@ -121,7 +133,13 @@ impl Writer {
                 newer,
             });
         }
-        let result = work(&transaction).map_err(failed)?;
+        let result = work(&transaction).map_err(|failure| match failure {
+            Failure::Database(error) => failed(error),
+            Failure::Trail(what) => JournalError::Trail {
+                path: self.path().to_owned(),
+                what,
+            },
+        })?;
         if !goes_on(Moment::Before(number)) {
             return Err(JournalError::Injected);
         }
@@ -146,9 +164,10 @@ impl Writer {
             for version in &new.versions {
                 insert_version(tx, &new.id, version, now)?;
             }
-            new.kept
+            Ok(new
+                .kept
                 .iter()
-                .try_for_each(|kept| insert_kept(tx, &new.id, kept, now))
+                .try_for_each(|kept| insert_kept(tx, &new.id, kept, now))?)
         })
     }
 
@@ -162,7 +181,7 @@ impl Writer {
         now: Timestamp,
     ) -> Result<(), JournalError> {
         self.commit("appending a record", |tx| {
-            insert_event(tx, rotation, self.epoch, event, now)
+            Ok(insert_event(tx, rotation, self.epoch, event, now)?)
         })
     }
 
@@ -219,8 +238,9 @@ impl Writer {
         now: Timestamp,
     ) -> Result<(), JournalError> {
         self.commit("keeping a sealed value", |tx| {
-            kept.iter()
-                .try_for_each(|k| insert_kept(tx, rotation, k, now))
+            Ok(kept
+                .iter()
+                .try_for_each(|k| insert_kept(tx, rotation, k, now))?)
         })
     }
 
@@ -251,8 +271,8 @@ impl Writer {
             tx.execute(
                 "UPDATE versions SET state = 'retired', changed_at = ?2 WHERE rotation = ?1 AND state = 'pending'",
                 params![rotation.as_str(), now.to_string()],
-            )
-            .map(drop)
+            )?;
+            Ok(())
         })
     }
 
@@ -295,25 +315,25 @@ impl Writer {
     }
 
     /// Appends to the audit trail: `make` gets the last record and gives the next one, in one transaction, so that no two
-    /// records can follow the same one.
+    /// records can follow the same one. Its error is that of a last record which cannot be followed.
     pub fn append_audit(
         &self,
-        make: impl FnOnce(Option<String>) -> String,
+        make: impl FnOnce(Option<&str>) -> Result<String, String>,
     ) -> Result<(), JournalError> {
-        use rusqlite::OptionalExtension as _;
         self.commit("appending to the trail", |tx| {
-            let last = tx
+            let last: Option<String> = tx
                 .query_row(
                     "SELECT record FROM audit ORDER BY sequence DESC LIMIT 1",
                     [],
                     |row| row.get(0),
                 )
                 .optional()?;
+            let next = make(last.as_deref()).map_err(Failure::Trail)?;
             tx.execute(
                 "INSERT INTO audit SELECT coalesce(max(sequence), 0) + 1, ?1 FROM audit",
-                [make(last)],
-            )
-            .map(drop)
+                [next],
+            )?;
+            Ok(())
         })
     }
 }
@@ -592,9 +612,11 @@ mod tests {
     fn the_trail_is_appended_to_its_own_last_record() {
         let directory = TempDir::new().unwrap();
         let (writer, _lock) = take_over(directory.path());
-        writer.append_audit(|last| format!("{last:?}+1")).unwrap();
         writer
-            .append_audit(|last| format!("{}+2", last.unwrap()))
+            .append_audit(|last| Ok(format!("{last:?}+1")))
+            .unwrap();
+        writer
+            .append_audit(|last| Ok(format!("{}+2", last.unwrap())))
             .unwrap();
         assert_eq!(writer.audit().unwrap(), ["None+1", "None+1+2"]);
     }

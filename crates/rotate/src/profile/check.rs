@@ -125,6 +125,11 @@ fn http(profile: &Profile) -> Option<(String, String)> {
             "expected http:// or https://, host and port without a slash at the end".into(),
         ));
     }
+    for (i, status) in http.refused.iter().enumerate() {
+        if keyroll_providers::http::Refusals::new([*status]).is_err() {
+            return Some((format!("http.refused[{i}]"), "expected a 4xx status that means a refusal; 408, 423, 425 and 429 say that nothing was looked at".into()));
+        }
+    }
     let paths = [("http.health".to_owned(), &http.health)]
         .into_iter()
         .chain(

@@ -25,6 +25,7 @@ pub use spec::SeedSpec;
 pub use spec::SessionSpec;
 pub use spec::Source;
 pub use spec::SummarySpec;
+pub use spec::TokenSpec;
 
 use layers::{Layer, Layers};
 use std::path::Path;

@@ -109,7 +109,7 @@ pub struct HttpSpec {
     /// Scheme, host and port, without a path.
     pub base_url: String,
     /// Connects to this address instead of asking DNS for the host of `base_url`.
-    pub connect_to: Option<String>,
+    pub connect_to: Option<std::net::IpAddr>,
     /// A PEM file with the authorities to trust instead of the system's.
     pub ca_file: Option<PathBuf>,
     /// Answers 200 when the application is well.
@@ -117,9 +117,13 @@ pub struct HttpSpec {
     /// Pages that need a session.
     #[serde(default)]
     pub pages: Vec<String>,
-    /// Statuses with which a page refuses somebody without a session.
+    /// 4xx statuses with which a page, a login or a refresh refuses.
     #[serde(default = "default_refused")]
     pub refused: Vec<u16>,
+    /// A redirect to this path refuses too.
+    pub login_page: Option<String>,
+    /// The cookie that carries the access token; `Authorization: Bearer` where it is not given.
+    pub session_cookie: Option<String>,
     /// Logging in.
     pub login: Option<LoginSpec>,
     /// Getting a new access token for a refresh token.
@@ -140,10 +144,10 @@ pub struct LoginSpec {
     pub email_field: String,
     /// The field that takes the password.
     pub password_field: String,
-    /// JSON pointer (RFC 6901) to the access token in the answer.
-    pub access_token: String,
-    /// JSON pointer to the refresh token, where there is one.
-    pub refresh_token: Option<String>,
+    /// Where the access token stands in the answer.
+    pub access_token: TokenSpec,
+    /// Where the refresh token stands, if there is one.
+    pub refresh_token: Option<TokenSpec>,
     /// How many wrong logins keyroll may make in one run.
     #[serde(default = "default_wrong_limit")]
     pub wrong_limit: u32,
@@ -153,16 +157,33 @@ fn default_wrong_limit() -> u32 {
     3
 }
 
-/// A refresh by JSON POST.
+/// Where a token stands in an answer: a JSON pointer (RFC 6901), or `{ cookie = "name" }`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged, expecting = "a JSON pointer such as \"/accessToken\", or { cookie = \"name\" }")]
+pub enum TokenSpec {
+    /// In the body.
+    Json(String),
+    /// In a `Set-Cookie` header.
+    Cookie {
+        /// The cookie's name.
+        cookie: String,
+    },
+}
+
+/// A refresh by POST.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RefreshSpec {
     /// Where to.
     pub path: String,
-    /// The field that takes the refresh token.
-    pub token_field: String,
-    /// JSON pointer to the new access token.
-    pub access_token: String,
+    /// The JSON field that takes the refresh token.
+    pub token_field: Option<String>,
+    /// The cookie that takes it; without either it goes as `Authorization: Bearer`.
+    pub token_cookie: Option<String>,
+    /// Where the new access token stands.
+    pub access_token: TokenSpec,
+    /// Where the next refresh token stands, if the application replaces it.
+    pub refresh_token: Option<TokenSpec>,
 }
 
 /// The admin's account in the application.

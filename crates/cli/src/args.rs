@@ -1,0 +1,102 @@
+//! Arguments that every command takes.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::commands;
+
+/// Rotates the secrets of a live docker compose stack in place: all or nothing, proven, with evidence.
+#[derive(Debug, Parser)]
+#[command(name = "keyroll", version, max_term_width = 100)]
+#[command(after_help = EXIT_CODES)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// Which stack, and how to speak.
+    #[command(flatten)]
+    pub global: Global,
+}
+
+/// The exit codes, as `--help` prints them.
+pub const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  failed for another reason, or a check found a fault
+  2  wrong usage
+  3  refused, nothing was changed
+  4  rolled back: the old set is in force again
+  5  stuck: neither set could be proven, an operator is needed
+  6  rolled back after an incident: values that may have leaked are in force again
+  7  interrupted without an ending: run `keyroll resume`";
+
+/// Options of every command.
+#[derive(Debug, Args)]
+pub struct Global {
+    /// A built-in profile's name, or the path of a profile
+    #[arg(long, global = true, default_value = "proxpanel", value_name = "NAME|PATH")]
+    pub profile: String,
+    /// Overrides a value of the profile, such as http.base_url=http://127.0.0.1:8080
+    #[arg(long = "set", global = true, value_name = "KEY=VALUE")]
+    pub overrides: Vec<String>,
+    /// Where the stack is deployed (root)
+    #[arg(long, global = true, value_name = "DIR")]
+    pub root: Option<PathBuf>,
+    /// Where the application is reached (http.base_url)
+    #[arg(long, global = true, value_name = "URL")]
+    pub base_url: Option<String>,
+    /// keyroll's state (paths.state)
+    #[arg(long, global = true, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// keyroll's age identity (paths.identity)
+    #[arg(long, global = true, value_name = "FILE")]
+    pub identity: Option<PathBuf>,
+    /// Where backups go (paths.backups)
+    #[arg(long, global = true, value_name = "DIR")]
+    pub backup_root: Option<PathBuf>,
+    /// Where summaries go (paths.summaries)
+    #[arg(long, global = true, value_name = "DIR")]
+    pub summary_dir: Option<PathBuf>,
+    /// Who is at the keyboard, for the trail
+    #[arg(long, global = true, value_name = "NAME")]
+    pub operator: Option<String>,
+    /// Prints one JSON document to standard output
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+impl Global {
+    /// All overrides in the profile's words, `--set` first so that the named flags win.
+    pub fn layers(&self) -> Vec<String> {
+        let path = |key: &str, path: &Option<PathBuf>| path.as_ref().map(|p| format!("{key}={}", p.display()));
+        let named = [
+            path("root", &self.root),
+            self.base_url.as_ref().map(|u| format!("http.base_url={u}")),
+            path("paths.state", &self.state_dir),
+            path("paths.identity", &self.identity),
+            path("paths.backups", &self.backup_root),
+            path("paths.summaries", &self.summary_dir),
+        ];
+        self.overrides.iter().cloned().chain(named.into_iter().flatten()).collect()
+    }
+}
+
+/// The commands, one file each.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Rotates secrets, or a group of them
+    Rotate(commands::rotate::RotateArgs),
+    /// Goes on with a rotation that was interrupted
+    Resume(commands::resume::ResumeArgs),
+    /// Takes a completed rotation back, as a new rotation to the kept values
+    Rollback(commands::rollback::RollbackArgs),
+    /// Shows what a rotation would do, and changes nothing
+    Plan(commands::plan::PlanArgs),
+    /// Shows each secret's version and age, and whether a rotation is unfinished
+    Status(commands::status::StatusArgs),
+    /// Checks the running stack as a consumer would, and changes nothing
+    Verify(commands::verify::VerifyArgs),
+    /// Reads the trail
+    Audit(commands::audit::AuditArgs),
+}

@@ -1,0 +1,37 @@
+//! `keyroll plan`.
+
+use clap::Args;
+
+use crate::args::Global;
+use crate::commands::rotate::How;
+use crate::commands::{fail, mode, open, show_plan};
+use crate::exit;
+use crate::output::{self, Speaker};
+
+/// Arguments of `keyroll plan`.
+#[derive(Debug, Args)]
+pub struct PlanArgs {
+    /// Secrets and groups of the profile
+    #[arg(required = true, value_name = "NAME")]
+    pub names: Vec<String>,
+    /// How, and why.
+    #[command(flatten)]
+    pub how: How,
+}
+
+/// Runs it.
+pub async fn run(args: &PlanArgs, global: &Global) -> u8 {
+    let (keyroll, request) = match open(global).and_then(|k| Ok((k, args.how.request(&args.names)?))) {
+        Ok(all) => all,
+        Err(code) => return code,
+    };
+    let speaker = Speaker::new(mode(global));
+    let result = keyroll.plan(&request, &speaker).await;
+    drop(speaker);
+    match result {
+        Ok(plan) if global.json => output::json(&plan),
+        Ok(plan) => show_plan(&plan),
+        Err(error) => return fail(&error, global),
+    }
+    exit::DONE
+}

@@ -1,0 +1,33 @@
+//! `keyroll resume`.
+
+use clap::Args;
+
+use crate::args::Global;
+use crate::commands::{control, fail, finish, mode, open};
+use crate::exit;
+use crate::output::{self, Speaker, say};
+
+/// Arguments of `keyroll resume`.
+#[derive(Debug, Args)]
+pub struct ResumeArgs {}
+
+/// Runs it.
+pub async fn run(_: &ResumeArgs, global: &Global) -> u8 {
+    let keyroll = match open(global) {
+        Ok(keyroll) => keyroll,
+        Err(code) => return code,
+    };
+    let speaker = Speaker::new(mode(global));
+    match keyroll.resume(&speaker, &control()).await {
+        Ok(Some(outcome)) => finish(&outcome, global),
+        Ok(None) => {
+            if global.json {
+                output::json(&serde_json::json!({"unfinished": null}));
+            } else {
+                say("nothing to resume: no rotation is unfinished");
+            }
+            exit::DONE
+        }
+        Err(error) => fail(&error, global),
+    }
+}

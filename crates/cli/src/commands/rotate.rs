@@ -1,0 +1,92 @@
+//! `keyroll rotate`.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use keyroll_rotate::{Reason, Request, Secret};
+
+use crate::args::Global;
+use crate::commands::{approval, control, fail, finish, mode, open};
+use crate::exit;
+use crate::output::{Speaker, complain};
+
+/// Arguments of `keyroll rotate`.
+#[derive(Debug, Args)]
+pub struct RotateArgs {
+    /// Secrets and groups of the profile, such as production or JWT_SECRET
+    #[arg(required = true, value_name = "NAME")]
+    pub names: Vec<String>,
+    /// How, and why.
+    #[command(flatten)]
+    pub how: How,
+}
+
+/// What `rotate`, `plan` and `rollback` have in common.
+#[derive(Debug, Args)]
+pub struct How {
+    /// Does not ask
+    #[arg(long, short = 'y')]
+    pub yes: bool,
+    /// Why it is done
+    #[arg(long, value_enum, default_value_t = ReasonArg::Scheduled)]
+    pub reason: ReasonArg,
+    /// Goes on although the stack is sick; only with --reason incident, and recorded
+    #[arg(long)]
+    pub force_unhealthy: bool,
+    /// Builds images before containers are recreated
+    #[arg(long)]
+    pub build: bool,
+    /// A file with the admin's present password, where it was changed in the application since
+    #[arg(long, value_name = "FILE")]
+    pub current_admin_password_file: Option<PathBuf>,
+}
+
+/// Reasons, as they are typed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ReasonArg {
+    /// Nothing has happened
+    Scheduled,
+    /// A value may have leaked
+    Incident,
+}
+
+impl How {
+    /// The request for these names; the error is the exit code.
+    pub fn request(&self, names: &[String]) -> Result<Request, u8> {
+        let password = match &self.current_admin_password_file {
+            None => None,
+            Some(path) => match std::fs::read_to_string(path) {
+                Ok(text) => Some(Secret::new(text.trim_end_matches(['\r', '\n']))),
+                Err(error) => {
+                    complain(&format!("{}: {error}", path.display()));
+                    return Err(exit::USAGE);
+                }
+            },
+        };
+        Ok(Request {
+            names: names.to_vec(),
+            reason: match self.reason {
+                ReasonArg::Scheduled => Reason::Scheduled,
+                ReasonArg::Incident => Reason::Incident,
+            },
+            force_unhealthy: self.force_unhealthy,
+            build: self.build,
+            current_admin_password: password,
+        })
+    }
+}
+
+/// Runs it.
+pub async fn run(args: &RotateArgs, global: &Global) -> u8 {
+    let prepared = open(global)
+        .and_then(|keyroll| Ok((keyroll, args.how.request(&args.names)?, approval(args.how.yes, global)?)));
+    let (keyroll, request, approve) = match prepared {
+        Ok(all) => all,
+        Err(code) => return code,
+    };
+    let speaker = Speaker::new(mode(global));
+    match keyroll.rotate(&request, &speaker, &approve, &control()).await {
+        Ok(outcome) => finish(&outcome, global),
+        Err(error) => fail(&error, global),
+    }
+}

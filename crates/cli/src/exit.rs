@@ -1,0 +1,39 @@
+//! Exit codes: each ending has its own. `args::EXIT_CODES` is their documentation.
+
+use keyroll_rotate::{Ending, Outcome, RotateError};
+
+/// Done.
+pub const DONE: u8 = 0;
+/// Failed for another reason, or a check found a fault.
+pub const FAILED: u8 = 1;
+/// Wrong usage.
+pub const USAGE: u8 = 2;
+/// Refused, nothing was changed.
+pub const REFUSED: u8 = 3;
+/// Rolled back.
+pub const ROLLED_BACK: u8 = 4;
+/// Stuck.
+pub const STUCK: u8 = 5;
+/// Rolled back after an incident.
+pub const ROLLED_BACK_AFTER_INCIDENT: u8 = 6;
+/// Interrupted without an ending.
+pub const INTERRUPTED: u8 = 7;
+
+/// The code of an outcome.
+pub fn of_outcome(outcome: &Outcome) -> u8 {
+    match outcome.ending {
+        Ending::Completed => DONE,
+        Ending::Compensated if outcome.incident => ROLLED_BACK_AFTER_INCIDENT,
+        Ending::Compensated => ROLLED_BACK,
+        Ending::Stuck | Ending::Abandoned => STUCK,
+    }
+}
+
+/// The code of an error.
+pub fn of_error(error: &RotateError) -> u8 {
+    match error {
+        RotateError::Refused(_) | RotateError::NotConfirmed => REFUSED,
+        RotateError::Interrupted { .. } => INTERRUPTED,
+        _ => FAILED,
+    }
+}

@@ -1,0 +1,189 @@
+//! What a rotation is about: stored with it when it begins, and all that another process needs to go on. No values.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use keyroll_journal::RotationId;
+use serde::{Deserialize, Serialize};
+
+use crate::profile::{Profile, SecretKind};
+
+/// Who asked for it, as the trail names them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Operator {
+    /// The login name of the process's user.
+    pub login: String,
+    /// Who became that user by sudo.
+    pub sudo_user: Option<String>,
+    /// The host.
+    pub host: String,
+    /// What `--operator` said.
+    pub given: Option<String>,
+}
+
+impl std::fmt::Display for Operator {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let name = self.given.as_ref().or(self.sudo_user.as_ref()).unwrap_or(&self.login);
+        write!(f, "{name}@{}", self.host)
+    }
+}
+
+/// Why it is done.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// Nothing has happened.
+    #[default]
+    Scheduled,
+    /// A value may have leaked.
+    Incident,
+}
+
+/// Everything about a rotation but its values.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct About {
+    /// The profile as it was loaded.
+    pub profile: Profile,
+    /// Who.
+    pub operator: Operator,
+    /// Why.
+    pub reason: Reason,
+    /// What preflight found and was told to accept.
+    pub accepted: Vec<String>,
+    /// The completed rotation that this one takes back.
+    pub takes_back: Option<RotationId>,
+    /// Whether images are built before containers are recreated.
+    pub build: bool,
+    /// What is rotated, in the profile's order.
+    pub secrets: Vec<SecretFact>,
+    /// The compose project as its running containers' labels say.
+    pub project: ProjectFact,
+    /// Every service that had a container, by name.
+    pub services: BTreeMap<String, ServiceFact>,
+    /// Services that were stale by choice before it began.
+    pub stale: Vec<String>,
+    /// Where and as whom to log in to the database.
+    pub database: Option<DatabaseFact>,
+    /// The admin's address.
+    pub admin_email: Option<String>,
+    /// The env file before and after.
+    pub env_file: EnvFact,
+    /// Size of the database when preflight measured it, in bytes; for progress.
+    pub database_bytes: Option<u64>,
+}
+
+/// One secret that is rotated.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SecretFact {
+    /// Its name in the profile.
+    pub name: String,
+    /// What it is.
+    pub kind: SecretKind,
+    /// Its key in the env file.
+    pub key: String,
+    /// Keyed fingerprint of the value in force before.
+    pub old: String,
+    /// Keyed fingerprint of the value it gets.
+    pub new: String,
+    /// Where it is used, found by value.
+    pub uses: Vec<Use>,
+}
+
+/// A place in a service where a secret's value was found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Use {
+    /// The service.
+    pub service: String,
+    /// The place in words, such as `environment DATABASE_URL`.
+    pub place: String,
+    /// The key, where the place is the environment.
+    pub env_key: Option<String>,
+    /// Whether the value is only a part there, such as the password of a URL.
+    pub embedded: bool,
+}
+
+/// A compose project.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ProjectFact {
+    /// Its name.
+    pub name: String,
+    /// Its directory.
+    pub working_dir: PathBuf,
+    /// Its files, in order.
+    pub config_files: Vec<PathBuf>,
+    /// What was given as `--env-file`, in order.
+    pub env_files: Vec<PathBuf>,
+}
+
+/// What becomes of a service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fate {
+    /// It uses a rotated secret and is recreated.
+    Recreated,
+    /// It has a rotated secret in its environment and is left alone by choice of the profile.
+    Kept,
+    /// It ran once and exited with 0; it is left alone.
+    OneShot,
+    /// It has nothing to do with the rotation.
+    Untouched,
+}
+
+/// A service before the rotation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ServiceFact {
+    /// The container's id.
+    pub container: String,
+    /// The image id that ran.
+    pub image: String,
+    /// What becomes of it.
+    pub fate: Fate,
+}
+
+/// A database login.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct DatabaseFact {
+    /// The role.
+    pub role: String,
+    /// The database.
+    pub database: String,
+}
+
+/// The env file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct EnvFact {
+    /// The file.
+    pub path: PathBuf,
+    /// Keyed fingerprint of its bytes before.
+    pub before: String,
+    /// Keyed fingerprint of its bytes after.
+    pub after: String,
+    /// Owner, group and permission bits.
+    pub owner: (u32, u32, u32),
+    /// Keys that are rewritten because they embed or copy a rotated value.
+    pub derived: Vec<String>,
+}
+
+impl About {
+    /// The rotated secret of this kind, if there is one.
+    pub(crate) fn secret_of(&self, kind: SecretKind) -> Option<&SecretFact> {
+        self.secrets.iter().find(|s| s.kind == kind)
+    }
+
+    /// Whether a secret of this kind is rotated.
+    pub(crate) fn rotates(&self, kind: SecretKind) -> bool {
+        self.secret_of(kind).is_some()
+    }
+
+    /// Whether application sessions end: whenever what signs or opens them changes.
+    pub(crate) fn ends_sessions(&self) -> bool {
+        [SecretKind::AccessTokenKey, SecretKind::RefreshTokenKey, SecretKind::AdminPassword]
+            .into_iter()
+            .any(|kind| self.rotates(kind))
+    }
+
+    /// The services with this fate.
+    pub(crate) fn services_with(&self, fate: Fate) -> Vec<String> {
+        self.services.iter().filter(|(_, s)| s.fate == fate).map(|(name, _)| name.clone()).collect()
+    }
+}

@@ -1,0 +1,125 @@
+//! One set of values, proven to be in force as a consumer sees it, and the other one dead.
+//!
+//! The same checks serve three moments: a new set before the point of no return, an old set after unwinding, and `keyroll
+//! verify` on any day. Whatever is refused here was, on the same path, shown to be accepted with the right value, and the
+//! other way round.
+
+use keyroll_providers::http::{Tokens, jwt};
+use keyroll_secret::Secret;
+
+use crate::database;
+use crate::panel::{Finding, Panel};
+use crate::profile::SecretKind;
+use crate::world::{Set, World};
+
+/// What was seen, a line each.
+pub(crate) type Seen = Vec<String>;
+
+impl World {
+    /// Everything about `set`: application, database, containers, side by side.
+    pub(crate) async fn prove(&self, set: Set, witness: Option<&Tokens>) -> Result<Seen, Finding> {
+        let (application, database, containers) =
+            tokio::join!(self.prove_application(set, witness), self.prove_database(set), self.prove_containers(set));
+        Ok([application?, database?, containers?].concat())
+    }
+
+    async fn prove_database(&self, set: Set) -> Result<Seen, Finding> {
+        if self.about.database.is_none() {
+            return Ok(vec![]);
+        }
+        let endpoint = self.endpoint().await?;
+        let right = self.value_of(SecretKind::PostgresPassword, set)?;
+        let control = database::path_checks_passwords(&endpoint);
+        let wrong = async {
+            match self.both(SecretKind::PostgresPassword) {
+                Some((old, new)) => database::refuses(&endpoint, if set == Set::New { old } else { new }).await,
+                None => Ok(()),
+            }
+        };
+        let (accepted, control, wrong) = tokio::join!(database::accepts(&endpoint, right), control, wrong);
+        accepted.and(control).and(wrong)?;
+        Ok(vec![match self.both(SecretKind::PostgresPassword) {
+            Some(_) => format!("{endpoint}: the password logs in; the other one and a made-up one are refused"),
+            None => format!("{endpoint}: the password logs in, a made-up one is refused"),
+        }])
+    }
+
+    async fn prove_application(&self, set: Set, witness: Option<&Tokens>) -> Result<Seen, Finding> {
+        if self.about.profile.http.is_none() {
+            return Ok(vec![]);
+        }
+        let panel = self.panel()?;
+        panel.healthy().await?;
+        let mut seen = vec!["the health path answers".to_owned()];
+        let Some(email) = self.about.admin_email.as_deref().filter(|_| panel.has_login()) else {
+            return Ok(seen);
+        };
+        let admin = self.value_of(SecretKind::AdminPassword, set)?;
+        // One after the other: a right login resets the count of wrong ones in most applications, so it comes last.
+        match self.both(SecretKind::AdminPassword) {
+            Some((old, new)) => panel.refuses_login(email, if set == Set::New { old } else { new }).await?,
+            None => panel.login_can_fail(email).await?,
+        }
+        let tokens = panel.log_in(email, admin).await?;
+        seen.push(match self.both(SecretKind::AdminPassword) {
+            Some(_) => format!("{email} logs in with the password in force; the other one is refused"),
+            None => format!("{email} logs in, a made-up password is refused"),
+        });
+        let (open, shut, dead, signed) = tokio::join!(
+            panel.pages_open(&tokens.access),
+            panel.pages_can_refuse(),
+            self.prove_witness_dead(panel, set, witness),
+            self.prove_signatures(panel, set, &tokens),
+        );
+        open.and(shut)?;
+        seen.push(format!("{} pages open with the session and are refused without one", panel.page_count()));
+        seen.extend(dead?);
+        seen.extend(signed?);
+        Ok(seen)
+    }
+
+    /// Tokens from before the rotation, accepted then, are refused now.
+    async fn prove_witness_dead(&self, panel: &Panel, set: Set, witness: Option<&Tokens>) -> Result<Seen, Finding> {
+        let (Set::New, Some(witness)) = (set, witness) else { return Ok(vec![]) };
+        let mut seen = vec![];
+        if self.about.rotates(SecretKind::AccessTokenKey) && panel.page_count() > 0 {
+            panel.pages_refuse(Some(&witness.access)).await?;
+            seen.push("the access token from before is refused".to_owned());
+        }
+        let ends = self.about.ends_sessions() && self.about.profile.sessions.is_some();
+        if (ends || self.about.rotates(SecretKind::RefreshTokenKey))
+            && let Some(refresh) = witness.refresh.as_ref().filter(|_| panel.has_refresh())
+        {
+            panel.refuses_refresh(refresh).await?;
+            seen.push("the refresh token from before is refused".to_owned());
+        }
+        Ok(seen)
+    }
+
+    /// The claims of a live session count under the key in force, and under no other: what is refused is the key, not the
+    /// token's age or its session.
+    async fn prove_signatures(&self, panel: &Panel, set: Set, live: &Tokens) -> Result<Seen, Finding> {
+        let mut seen = vec![];
+        let sign = |token: &Secret, key: &Secret| {
+            jwt::resign(token, key).map_err(|e| Finding::Unknown(format!("a token cannot be signed: {e}")))
+        };
+        if let Some((old, new)) = self.both(SecretKind::AccessTokenKey)
+            && panel.page_count() > 0
+        {
+            let (right, wrong) = if set == Set::New { (new, old) } else { (old, new) };
+            panel.pages_open(&sign(&live.access, right)?).await?;
+            panel.pages_refuse(Some(&sign(&live.access, wrong)?)).await?;
+            seen.push("a live session's claims are accepted under the access key in force and refused under the other".to_owned());
+        }
+        if let Some((old, new)) = self.both(SecretKind::RefreshTokenKey)
+            && let Some(token) = live.refresh.as_ref().filter(|_| panel.has_refresh())
+        {
+            let (right, wrong) = if set == Set::New { (new, old) } else { (old, new) };
+            // The wrong one first: an application that replaces refresh tokens accepts the right one only once.
+            panel.refuses_refresh(&sign(token, wrong)?).await?;
+            panel.refresh(&sign(token, right)?).await?;
+            seen.push("a live session's refresh claims are accepted under the refresh key in force and refused under the other".to_owned());
+        }
+        Ok(seen)
+    }
+}

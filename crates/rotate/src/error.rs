@@ -1,0 +1,173 @@
+//! Why keyroll did not do what it was asked to.
+
+use keyroll_journal::{JournalError, LockError, RotationId};
+use thiserror::Error;
+
+/// What a refusal is about. Each has a page of its name in `docs/errors/`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Code {
+    /// Another keyroll is at work on the stack.
+    Locked,
+    /// An unfinished rotation exists.
+    Unfinished,
+    /// A name is neither a secret nor a group, or a rotation does not exist.
+    Selection,
+    /// keyroll's own files cannot be used.
+    State,
+    /// The env file cannot be read, or read safely.
+    EnvFile,
+    /// The running containers do not belong to the project that the profile describes.
+    Project,
+    /// What runs is not what the files say.
+    Drift,
+    /// The stack is not well before the rotation.
+    Sick,
+    /// A check could never fail, so it proves nothing.
+    Vacuous,
+    /// The database cannot be logged in to with the value that should be in force.
+    Database,
+    /// The admin cannot log in with the value that should be in force, or the pages do not open.
+    Panel,
+    /// A consumer of a secret was found that keyroll cannot give the new value to.
+    Consumer,
+    /// There is no room for the backup.
+    Space,
+    /// The time to take a rotation back is over, or taking it back would bring leaked values into force.
+    Expired,
+}
+
+impl Code {
+    /// The code's name, which is also its page's.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Locked => "locked",
+            Self::Unfinished => "unfinished",
+            Self::Selection => "selection",
+            Self::State => "state",
+            Self::EnvFile => "env-file",
+            Self::Project => "project",
+            Self::Drift => "drift",
+            Self::Sick => "sick",
+            Self::Vacuous => "vacuous",
+            Self::Database => "database",
+            Self::Panel => "panel",
+            Self::Consumer => "consumer",
+            Self::Space => "space",
+            Self::Expired => "expired",
+        }
+    }
+
+    /// All codes, so that the pages can be checked for completeness.
+    pub const ALL: [Self; 14] = [
+        Self::Locked,
+        Self::Unfinished,
+        Self::Selection,
+        Self::State,
+        Self::EnvFile,
+        Self::Project,
+        Self::Drift,
+        Self::Sick,
+        Self::Vacuous,
+        Self::Database,
+        Self::Panel,
+        Self::Consumer,
+        Self::Space,
+        Self::Expired,
+    ];
+
+    /// Whether `--reason incident --force-unhealthy` goes on all the same. What is ambiguous, foreign or unfinished is never
+    /// forced: there keyroll would have to guess.
+    pub fn can_be_forced(self) -> bool {
+        matches!(self, Self::Sick | Self::Panel | Self::Vacuous)
+    }
+}
+
+impl std::fmt::Display for Code {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// One reason not to start. Nothing was changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// What it is about.
+    pub code: Code,
+    /// What was found, where.
+    pub what: String,
+    /// What to do about it.
+    pub next: String,
+}
+
+impl Refusal {
+    pub(crate) fn new(code: Code, what: impl Into<String>, next: impl Into<String>) -> Self {
+        Self { code, what: what.into(), next: next.into() }
+    }
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "[{}] {}; {}", self.code, self.what, self.next)
+    }
+}
+
+/// Why an operation did not come to an outcome.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum RotateError {
+    /// Refused before anything was changed. All reasons that could be found, not the first alone.
+    #[error("refused, nothing was changed: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Refused(Vec<Refusal>),
+    /// The operator said no when asked.
+    #[error("not confirmed; nothing was changed")]
+    NotConfirmed,
+    /// The engine stopped without an ending.
+    #[error("rotation {rotation} stopped without an ending: {reason}; run `keyroll resume`")]
+    Interrupted {
+        /// The rotation.
+        rotation: RotationId,
+        /// Why.
+        reason: String,
+    },
+    /// Something keyroll itself needs failed.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl From<Refusal> for RotateError {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(vec![refusal])
+    }
+}
+
+impl From<LockError> for Refusal {
+    fn from(error: LockError) -> Self {
+        Self::new(Code::Locked, error.to_string(), "run `keyroll status` to see what it does")
+    }
+}
+
+impl From<JournalError> for Refusal {
+    fn from(error: JournalError) -> Self {
+        match error {
+            JournalError::Unfinished(id) => unfinished(&id),
+            JournalError::NoSuchRotation(_) => {
+                Self::new(Code::Selection, error.to_string(), "check the name")
+            }
+            other => Self::new(Code::State, other.to_string(), "mend the state directory first"),
+        }
+    }
+}
+
+pub(crate) fn unfinished(id: &str) -> Refusal {
+    Refusal::new(
+        Code::Unfinished,
+        format!("rotation {id} is not finished"),
+        "run `keyroll resume`, which finishes it or takes it back",
+    )
+}
+
+impl From<JournalError> for RotateError {
+    fn from(error: JournalError) -> Self {
+        Refusal::from(error).into()
+    }
+}

@@ -1,0 +1,447 @@
+//! What an operator can ask for.
+
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+use keyroll_audit::{Body, Head, Record, system_journal};
+use keyroll_journal::{
+    Ending, Event, Journal, Kept, Lock, NewRotation, NewVersion, Rotation, RotationId, VersionState, Writer,
+};
+use keyroll_saga::{Limits, State, StepCx, StepState, Stop, Watcher, drive};
+use keyroll_secret::{Identity, Secret};
+
+use crate::about::{About, Operator, Reason};
+use crate::error::{Code, Refusal, RotateError, unfinished};
+use crate::preflight::{self, Ready};
+use crate::profile::Profile;
+use crate::report::{Outcome, PlanReport, Progress, SecretStatus, StatusReport, UnfinishedReport, VerifyReport};
+use crate::world::{Set, VALUE, World};
+use crate::{outcome, recovery, steps, trail, world};
+
+/// What to rotate, and how.
+#[derive(Debug, Clone, Default)]
+pub struct Request {
+    /// Names of secrets and groups.
+    pub names: Vec<String>,
+    /// Why.
+    pub reason: Reason,
+    /// Goes on although the stack is sick; only with [`Reason::Incident`].
+    pub force_unhealthy: bool,
+    /// Builds images before containers are recreated.
+    pub build: bool,
+    /// The admin's password, where the panel has another one than the env file.
+    pub current_admin_password: Option<Secret>,
+}
+
+/// keyroll for one stack.
+#[derive(Debug)]
+pub struct Keyroll {
+    profile: Profile,
+    operator: Operator,
+}
+
+/// Passes committed events on.
+struct Told<'a>(&'a dyn Progress);
+
+impl Watcher for Told<'_> {
+    fn event(&self, event: &Event) {
+        self.0.event(event);
+    }
+}
+
+impl Keyroll {
+    /// keyroll for the stack of this profile, on behalf of this operator. Nothing is opened yet.
+    pub fn new(profile: Profile, operator: Operator) -> Self {
+        Self { profile, operator }
+    }
+
+    /// The profile.
+    pub fn profile(&self) -> &Profile {
+        &self.profile
+    }
+
+    fn identity(&self) -> Result<Identity, RotateError> {
+        Identity::load_or_create(&self.profile.paths.identity).map_err(|e| {
+            Refusal::new(Code::State, e.to_string(), "mend the identity file, or restore it from your copy").into()
+        })
+    }
+
+    /// Journal and lock, with nothing unfinished in the way.
+    fn open_alone(&self) -> Result<(Journal, Lock), RotateError> {
+        let (journal, lock) = self.open()?;
+        match journal.unfinished()? {
+            Some(rotation) => Err(unfinished(rotation.id.as_str()).into()),
+            None => Ok((journal, lock)),
+        }
+    }
+
+    fn open(&self) -> Result<(Journal, Lock), RotateError> {
+        let state = &self.profile.paths.state;
+        let journal = Journal::open(state)?;
+        let lock = Lock::acquire(state, &self.profile.root, Timestamp::now()).map_err(Refusal::from)?;
+        // A trail that was tampered with is found while nothing has happened yet.
+        keyroll_audit::verify(journal.audit()?, None).map_err(|broken| {
+            Refusal::new(Code::State, broken.to_string(), "see `keyroll audit verify`; keep a copy of the state directory")
+        })?;
+        Ok((journal, lock))
+    }
+
+    fn check(request: &Request) -> Result<(), RotateError> {
+        if request.force_unhealthy && request.reason != Reason::Incident {
+            return Err(Refusal::new(Code::Sick, "--force-unhealthy is for incidents", "add --reason incident").into());
+        }
+        Ok(())
+    }
+
+    /// What a rotation would do. Looks at the running stack, and changes nothing.
+    pub async fn plan(&self, request: &Request, progress: &dyn Progress) -> Result<PlanReport, RotateError> {
+        Self::check(request)?;
+        let (journal, _lock) = self.open_alone()?;
+        let identity = self.identity()?;
+        let ready = preflight::look(&self.profile, &self.operator, request, None, &journal, &identity, progress).await?;
+        Ok(ready.report)
+    }
+
+    /// Rotates: looks, asks `approve`, and goes on to an ending. `inject` may watch or stop the journal's commits, for tests.
+    pub async fn rotate(
+        &self,
+        request: &Request,
+        progress: &dyn Progress,
+        approve: &(dyn Fn(&PlanReport) -> bool + Sync),
+        control: &Control,
+    ) -> Result<Outcome, RotateError> {
+        Self::check(request)?;
+        let (journal, lock) = self.open_alone()?;
+        let identity = self.identity()?;
+        let ready = preflight::look(&self.profile, &self.operator, request, None, &journal, &identity, progress).await?;
+        self.carry_out(journal, &lock, identity, ready, progress, approve, control).await
+    }
+
+    /// Takes a completed rotation back: a new rotation to the values that it replaced.
+    pub async fn rollback(
+        &self,
+        rotation: &RotationId,
+        request: &Request,
+        progress: &dyn Progress,
+        approve: &(dyn Fn(&PlanReport) -> bool + Sync),
+        control: &Control,
+    ) -> Result<Outcome, RotateError> {
+        Self::check(request)?;
+        let (journal, lock) = self.open_alone()?;
+        let identity = self.identity()?;
+        let kept = self.kept_values(&journal, &identity, rotation, request)?;
+        let names = kept.iter().map(|(name, _)| name.clone()).collect();
+        let request = Request { names, ..request.clone() };
+        let back = preflight::TakesBack { rotation: rotation.clone(), values: kept.into_iter().collect() };
+        let ready =
+            preflight::look(&self.profile, &self.operator, &request, Some(back), &journal, &identity, progress).await?;
+        self.carry_out(journal, &lock, identity, ready, progress, approve, control).await
+    }
+
+    fn kept_values(
+        &self,
+        journal: &Journal,
+        identity: &Identity,
+        id: &RotationId,
+        request: &Request,
+    ) -> Result<Vec<(String, Secret)>, RotateError> {
+        let rotation = journal.rotation(id)?;
+        let about = about_of(&rotation)?;
+        let refuse = |what: String, next: &str| Err(Refusal::new(Code::Expired, what, next).into());
+        if rotation.ending != Some(Ending::Completed) {
+            return refuse(format!("rotation {id} did not end Completed, so there is nothing to take back"), "see `keyroll status`");
+        }
+        if about.reason == Reason::Incident && !request.force_unhealthy {
+            return refuse(
+                format!("rotation {id} was done because of an incident: its old values may have leaked"),
+                "rotate again instead, or add --reason incident --force-unhealthy",
+            );
+        }
+        let (pairs, _) = match world::unseal(journal, identity, id, &about) {
+            Ok(values) => values,
+            Err(why) => return refuse(format!("{why}: the values of {id} are no longer kept"), "rotate again instead"),
+        };
+        for fact in &about.secrets {
+            let current = journal.versions_of(&fact.name)?.into_iter().find(|v| v.state == VersionState::Current);
+            if current.is_none_or(|c| c.fingerprint != fact.new) {
+                return refuse(format!("{} was rotated again since {id}", fact.name), "take the latest rotation back first");
+            }
+        }
+        Ok(pairs.into_iter().map(|(name, pair)| (name, pair.old)).collect())
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "everything that was opened for looking is handed over, once")]
+    async fn carry_out(
+        &self,
+        journal: Journal,
+        lock: &Lock,
+        identity: Identity,
+        ready: Ready,
+        progress: &dyn Progress,
+        approve: &(dyn Fn(&PlanReport) -> bool + Sync),
+        control: &Control,
+    ) -> Result<Outcome, RotateError> {
+        if !approve(&ready.report) {
+            return Err(RotateError::NotConfirmed);
+        }
+        let mut writer = journal.take_over(lock)?;
+        control.arm(&mut writer);
+        settle(&writer)?;
+        let now = Timestamp::now();
+        let keep = SignedDuration::from_hours(24 * i64::from(self.profile.limits.keep_days));
+        writer.purge(now - keep)?;
+        let id = ready.id.clone();
+        writer.begin(&sealed(&ready, &identity).map_err(RotateError::Failed)?, now)?;
+        progress.begun(&id);
+        let redactor = world::redactor(&ready.pairs, &ready.others);
+        let world = World {
+            about: ready.about,
+            identity,
+            redactor,
+            engine: ready.engine,
+            cli: ready.cli,
+            pairs: ready.pairs,
+            others: ready.others,
+            panel: ready.panel,
+            staged: std::sync::Mutex::default(),
+        };
+        go_on(Arc::new(writer), id, world, progress, control).await
+    }
+
+    /// Goes on with the unfinished rotation, forward unless it had turned back already. `None` when there is none.
+    pub async fn resume(&self, progress: &dyn Progress, control: &Control) -> Result<Option<Outcome>, RotateError> {
+        let (journal, lock) = self.open()?;
+        let Some(rotation) = journal.unfinished()? else {
+            let mut writer = journal.take_over(&lock)?;
+            control.arm(&mut writer);
+            settle(&writer)?;
+            return Ok(None);
+        };
+        let identity = self.identity()?;
+        let about = about_of(&rotation)?;
+        let (pairs, others) = world::unseal(&journal, &identity, &rotation.id, &about).map_err(RotateError::Failed)?;
+        let mut writer = journal.take_over(&lock)?;
+        control.arm(&mut writer);
+        progress.begun(&rotation.id);
+        let world = recovery::world(about, identity, pairs, others, &rotation.id).map_err(RotateError::Failed)?;
+        // What the killed one started must be gone before anything is looked at: it could still change what is seen.
+        recovery::end_orphans(&world, &rotation.id, progress).await.map_err(|reason| RotateError::Interrupted {
+            rotation: rotation.id.clone(),
+            reason,
+        })?;
+        let resumed = Event::Resumed { by: self.operator.to_string() };
+        writer.append(&rotation.id, &resumed, Timestamp::now())?;
+        go_on(Arc::new(writer), rotation.id, world, progress, control).await.map(Some)
+    }
+
+    /// Checks the running stack as a consumer would, with the values that should be in force. Changes nothing.
+    pub async fn verify(&self, progress: &dyn Progress) -> Result<VerifyReport, RotateError> {
+        let identity = self.identity()?;
+        let world = preflight::bystander(&self.profile, &self.operator, identity, progress).await?;
+        let clean = |text: &str| world.clean(text);
+        Ok(match world.prove(Set::Old, None).await {
+            Ok(seen) => VerifyReport { well: true, seen, found: vec![] },
+            Err(finding) => VerifyReport { well: false, seen: vec![], found: vec![clean(&finding.to_string())] },
+        })
+    }
+
+    /// What the journal knows. Reads only.
+    pub fn status(&self) -> Result<StatusReport, RotateError> {
+        let mut report = StatusReport {
+            stack: self.profile.name.clone(),
+            secrets: vec![],
+            unfinished: None,
+            stale_by_choice: vec![],
+        };
+        let journal = if Journal::exists(&self.profile.paths.state) {
+            Some(Journal::open(&self.profile.paths.state)?)
+        } else {
+            None
+        };
+        for name in self.profile.secrets.keys() {
+            report.secrets.push(secret_status(journal.as_ref(), name)?);
+        }
+        if let Some(journal) = &journal {
+            report.stale_by_choice = journal.stale()?.into_iter().map(|s| s.service).collect();
+            if let Some(rotation) = journal.unfinished()? {
+                report.unfinished = Some(unfinished_report(journal, &rotation)?);
+            }
+        }
+        Ok(report)
+    }
+
+    /// The trail's lines as they are stored, oldest first.
+    pub fn trail(&self) -> Result<Vec<String>, RotateError> {
+        if !Journal::exists(&self.profile.paths.state) {
+            return Ok(vec![]);
+        }
+        Ok(Journal::open(&self.profile.paths.state)?.audit()?)
+    }
+
+    /// Checks the trail, against a head from outside if one is given. The error says where it breaks.
+    pub fn verify_trail(&self, head: Option<&Head>) -> Result<Result<Head, String>, RotateError> {
+        Ok(keyroll_audit::verify(self.trail()?, head).map_err(|e| e.to_string()))
+    }
+}
+
+/// Ways to stop a rotation from outside.
+#[derive(Default)]
+pub struct Control {
+    /// The operator's wish to stop.
+    pub stop: Stop,
+    /// Called around every commit of the journal; for tests of recovery.
+    pub hook: Option<Arc<dyn Fn(keyroll_journal::Moment) -> bool + Send + Sync>>,
+}
+
+impl Control {
+    fn arm(&self, writer: &mut Writer) {
+        if let Some(hook) = self.hook.clone() {
+            writer.inject(move |moment| hook(moment));
+        }
+    }
+}
+
+impl std::fmt::Debug for Control {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Control(stop: {})", self.stop.requested())
+    }
+}
+
+pub(crate) fn about_of(rotation: &Rotation) -> Result<About, RotateError> {
+    serde_json::from_value(rotation.about.clone())
+        .map_err(|e| RotateError::Failed(format!("what is stored about rotation {} cannot be read: {e}", rotation.id)))
+}
+
+/// Everything that is committed before the first effect: the new values, those they replace, and what undo needs.
+fn sealed(ready: &Ready, identity: &Identity) -> Result<NewRotation, String> {
+    let seal = |secret: &Secret| identity.seal_secret(secret).map_err(|e| e.to_string());
+    let mut versions = vec![];
+    for fact in &ready.about.secrets {
+        let pair = &ready.pairs[&fact.name];
+        if !ready.known_current.contains(&fact.name) {
+            versions.push(NewVersion {
+                secret: fact.name.clone(),
+                state: VersionState::Current,
+                fingerprint: fact.old.clone(),
+                sealed: seal(&pair.old)?,
+            });
+        }
+        versions.push(NewVersion {
+            secret: fact.name.clone(),
+            state: VersionState::Pending,
+            fingerprint: fact.new.clone(),
+            sealed: seal(&pair.new)?,
+        });
+    }
+    let mut kept = vec![];
+    for (name, secret) in &ready.keep {
+        kept.push(Kept { name: name.clone(), sealed: seal(secret)? });
+    }
+    for (name, secret) in &ready.others {
+        kept.push(Kept { name: format!("{VALUE}{name}"), sealed: seal(secret)? });
+    }
+    let about = serde_json::to_value(&ready.about).map_err(|e| e.to_string())?;
+    Ok(NewRotation { id: ready.id.clone(), about, versions, kept })
+}
+
+async fn go_on(
+    writer: Arc<Writer>,
+    id: RotationId,
+    world: World,
+    progress: &dyn Progress,
+    control: &Control,
+) -> Result<Outcome, RotateError> {
+    let interrupted = |reason: String| RotateError::Interrupted { rotation: id.clone(), reason };
+    let world = Arc::new(world);
+    let cx = StepCx::new(id.clone(), writer.clone(), control.stop.clone());
+    let plan = steps::plan(&world);
+    let ending = drive(&plan, &cx, Limits::default(), &Told(progress)).await.map_err(|e| interrupted(e.to_string()))?;
+    close(&writer, &id).map_err(|e| interrupted(e.to_string()))?;
+    outcome::of(&writer, &id, ending).map_err(|e| interrupted(e.to_string()))
+}
+
+/// Does what is left to do for a rotation that has ended, once: retires what is pending, and writes the trail.
+fn close(writer: &Writer, id: &RotationId) -> Result<(), RotateError> {
+    let rotation = writer.rotation(id)?;
+    let records = writer.records(id)?;
+    let Some((ending, reason)) = records.iter().rev().find_map(|r| match &r.event {
+        Event::Ended { ending, reason } => Some((*ending, reason.clone())),
+        _ => None,
+    }) else {
+        return Ok(());
+    };
+    if ending == Ending::Compensated && world::has_pending(writer, id)? {
+        writer.discard_pending(id, Timestamp::now())?;
+    }
+    if trail::find(writer, id.as_str(), ending).map_err(RotateError::Failed)?.is_none() {
+        let now = Timestamp::now();
+        let body = trail::rotated(&rotation, &about_of(&rotation)?, &records, ending, reason, now);
+        trail::append(writer, body, std::path::Path::new(system_journal::SOCKET), now).map_err(RotateError::Failed)?;
+    }
+    Ok(())
+}
+
+/// Closes rotations that ended just before their keyroll was killed.
+fn settle(writer: &Writer) -> Result<(), RotateError> {
+    let lines = writer.audit()?;
+    let told: Vec<String> = lines
+        .iter()
+        .filter_map(|line| match Record::parse(line).ok()?.body() {
+            Body::Rotation(r) => Some(r.rotation.clone()),
+            Body::Abandoned(a) => Some(a.rotation.clone()),
+            _ => None,
+        })
+        .collect();
+    for rotation in writer.rotations()? {
+        if rotation.ending.is_some() && !told.contains(&rotation.id.to_string()) {
+            close(writer, &rotation.id)?;
+        }
+    }
+    Ok(())
+}
+
+fn secret_status(journal: Option<&Journal>, name: &str) -> Result<SecretStatus, RotateError> {
+    let versions = journal.map(|j| j.versions_of(name)).transpose()?.unwrap_or_default();
+    let current = versions.iter().find(|v| v.state == VersionState::Current);
+    // A value that keyroll only met has never been rotated by it: it was stored as current by the rotation that replaced it.
+    let rotated = current.filter(|v| v.changed_at != v.made_at);
+    let now = Timestamp::now();
+    Ok(SecretStatus {
+        name: name.to_owned(),
+        version: versions.iter().filter(|v| v.changed_at != v.made_at && v.state == VersionState::Current).count()
+            + versions.iter().filter(|v| v.state == VersionState::Retired).count(),
+        fingerprint: current.map(|v| v.fingerprint.clone()),
+        rotated_at: rotated.map(|v| v.changed_at),
+        age_days: rotated.map(|v| now.duration_since(v.changed_at).as_hours() / 24),
+        rotation: rotated.map(|v| v.rotation.clone()),
+    })
+}
+
+fn unfinished_report(journal: &Journal, rotation: &Rotation) -> Result<UnfinishedReport, RotateError> {
+    let records = journal.records(&rotation.id)?;
+    let about = about_of(rotation)?;
+    let shape = steps::shape(&about);
+    let state = State::replay(&shape, records.iter().map(|r| &r.event)).map_err(|e| RotateError::Failed(e.to_string()))?;
+    let (phase, next) = match state.phase() {
+        keyroll_saga::Phase::Forward => ("forward", "`keyroll resume` goes on; it takes everything back if a step fails"),
+        keyroll_saga::Phase::Backward { .. } => ("backward", "`keyroll resume` goes on taking it back"),
+        keyroll_saga::Phase::Ended { .. } => ("stuck", "mend what the last record names, then `keyroll resume`"),
+    };
+    let name = |s: &StepState| match s {
+        StepState::Waiting => "waiting".to_owned(),
+        StepState::Intended { .. } => "intended, may have landed".to_owned(),
+        StepState::Applied { .. } => "applied".to_owned(),
+        StepState::Confirmed { .. } => "confirmed".to_owned(),
+        StepState::Failed { reason, .. } => format!("failed: {reason}"),
+        StepState::Undoing { .. } => "undo intended".to_owned(),
+        StepState::Undone { .. } => "undone".to_owned(),
+        StepState::UndoFailed { reason } => format!("not undone: {reason}"),
+    };
+    Ok(UnfinishedReport {
+        rotation: rotation.id.clone(),
+        begun_at: rotation.begun_at,
+        phase: phase.into(),
+        steps: shape.names().map(|n| (n.to_string(), name(state.step(n)))).collect(),
+        next: next.into(),
+    })
+}

@@ -1,0 +1,222 @@
+//! The application as its users reach it, set up from the profile.
+
+use std::time::Duration;
+
+use keyroll_providers::http::{
+    Answer, BudgetSpent, Carry, Client, ClientError, LoginAnswer, LoginSpec, PageAnswer, PageCheck, PageSpec, RefreshSpec,
+    Refusals, SendRefresh, Tls, TokenAt, Tokens, WrongLoginBudget,
+};
+use keyroll_secret::{Format, Secret};
+
+use crate::profile::{HttpSpec, LimitSpec, TokenSpec};
+
+/// Checks against the running application.
+#[derive(Debug)]
+pub(crate) struct Panel {
+    client: Client,
+    health: String,
+    login: Option<LoginSpec>,
+    refresh: Option<RefreshSpec>,
+    pages: Vec<PageSpec>,
+    budget: WrongLoginBudget,
+}
+
+/// A check that did not say yes or no, or said the wrong one.
+#[derive(Debug, Clone)]
+pub(crate) enum Finding {
+    /// Looked at, and not as it should be.
+    Wrong(String),
+    /// Could not be looked at.
+    Unknown(String),
+}
+
+impl std::fmt::Display for Finding {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Wrong(text) => f.write_str(text),
+            Self::Unknown(text) => write!(f, "could not look: {text}"),
+        }
+    }
+}
+
+impl From<BudgetSpent> for Finding {
+    fn from(spent: BudgetSpent) -> Self {
+        Self::Unknown(spent.to_string())
+    }
+}
+
+fn token_at(spec: &TokenSpec) -> TokenAt {
+    match spec {
+        TokenSpec::Json(pointer) => TokenAt::Json(pointer.clone()),
+        TokenSpec::Cookie { cookie } => TokenAt::Cookie(cookie.clone()),
+    }
+}
+
+impl Panel {
+    pub(crate) fn new(spec: &HttpSpec, limits: LimitSpec) -> Result<Self, ClientError> {
+        let tls = Tls { ca_file: spec.ca_file.clone(), connect_to: spec.connect_to };
+        let client = Client::new(&spec.base_url, &tls, Duration::from_secs(limits.request_seconds))?;
+        let refused = Refusals::new(spec.refused.iter().copied()).unwrap_or_default();
+        let login = spec.login.as_ref().map(|l| LoginSpec {
+            path: l.path.clone(),
+            email_field: l.email_field.clone(),
+            password_field: l.password_field.clone(),
+            access: token_at(&l.access_token),
+            refresh: l.refresh_token.as_ref().map(token_at),
+            refused: refused.clone(),
+        });
+        let refresh = spec.refresh.as_ref().map(|r| RefreshSpec {
+            path: r.path.clone(),
+            send: match (&r.token_field, &r.token_cookie) {
+                (Some(field), _) => SendRefresh::JsonField(field.clone()),
+                (None, Some(cookie)) => SendRefresh::Cookie(cookie.clone()),
+                (None, None) => SendRefresh::Bearer,
+            },
+            access: token_at(&r.access_token),
+            refresh: r.refresh_token.as_ref().map(token_at),
+            refused: refused.clone(),
+        });
+        let pages = spec
+            .pages
+            .iter()
+            .map(|path| PageSpec {
+                path: path.clone(),
+                carry: spec.session_cookie.clone().map_or(Carry::Bearer, Carry::Cookie),
+                refused: refused.clone(),
+                login_path: spec.login_page.clone(),
+            })
+            .collect();
+        let wrong_limit = spec.login.as_ref().map_or(0, |l| l.wrong_limit);
+        let budget = WrongLoginBudget::new(wrong_limit, 0);
+        Ok(Self { client, health: spec.health.clone(), login, refresh, pages, budget })
+    }
+
+    pub(crate) fn has_login(&self) -> bool {
+        self.login.is_some()
+    }
+
+    pub(crate) fn has_refresh(&self) -> bool {
+        self.refresh.is_some()
+    }
+
+    pub(crate) fn page_count(&self) -> usize {
+        self.pages.len()
+    }
+
+    /// Plain liveness; the one check without a negative control.
+    pub(crate) async fn healthy(&self) -> Result<(), Finding> {
+        match self.client.health(&self.health).await {
+            Answer::Status { status, .. } if (200..300).contains(&status) => Ok(()),
+            Answer::Status { status, .. } => Err(Finding::Wrong(format!("{} answers {status}", self.health))),
+            Answer::Unknown(why) => Err(Finding::Unknown(format!("{}: {why}", self.health))),
+        }
+    }
+
+    async fn try_login(&self, email: &str, password: &Secret) -> Result<LoginAnswer, Finding> {
+        let login = self.login.as_ref().ok_or_else(|| Finding::Unknown("the profile has no [http.login]".into()))?;
+        Ok(self.client.login(login, email, password, &self.budget).await?)
+    }
+
+    /// Logs in; a refusal is `Wrong`.
+    pub(crate) async fn log_in(&self, email: &str, password: &Secret) -> Result<Tokens, Finding> {
+        match self.try_login(email, password).await? {
+            LoginAnswer::Accepted(tokens) => Ok(tokens),
+            LoginAnswer::Refused(status) => Err(Finding::Wrong(format!("the login of {email} is refused ({status})"))),
+            LoginAnswer::Unknown(why) => Err(Finding::Unknown(format!("login of {email}: {why}"))),
+        }
+    }
+
+    /// Shows that this password does not log in; counts against the limit of wrong logins.
+    pub(crate) async fn refuses_login(&self, email: &str, password: &Secret) -> Result<(), Finding> {
+        match self.try_login(email, password).await? {
+            LoginAnswer::Refused(_) => Ok(()),
+            LoginAnswer::Accepted(_) => Err(Finding::Wrong(format!("a password that must be dead logs {email} in"))),
+            LoginAnswer::Unknown(why) => Err(Finding::Unknown(format!("login of {email}: {why}"))),
+        }
+    }
+
+    /// The negative control of logins: a password just made, which nobody can have, is refused.
+    pub(crate) async fn login_can_fail(&self, email: &str) -> Result<(), Finding> {
+        let wrong = Format::default().generate().map_err(|e| Finding::Unknown(e.to_string()))?;
+        match self.refuses_login(email, &wrong).await {
+            Err(Finding::Wrong(_)) => Err(Finding::Wrong(format!("a wrong password logs {email} in: no login proves anything here"))),
+            other => other,
+        }
+    }
+
+    /// Every page is served to this session.
+    pub(crate) async fn pages_open(&self, access: &Secret) -> Result<(), Finding> {
+        self.every_page(Some(access), true).await
+    }
+
+    /// Every page is refused to this session, or to nobody at all (`None`).
+    pub(crate) async fn pages_refuse(&self, access: Option<&Secret>) -> Result<(), Finding> {
+        self.every_page(access, false).await
+    }
+
+    async fn every_page(&self, access: Option<&Secret>, open: bool) -> Result<(), Finding> {
+        let answers = futures_util::future::join_all(self.pages.iter().map(|page| async {
+            match (self.client.page(page, access).await, open) {
+                (PageAnswer::Served(_), true) | (PageAnswer::Refused(_), false) => Ok(()),
+                (PageAnswer::Served(status), false) => {
+                    Err(Finding::Wrong(format!("{} is served ({status}) to a session that must be dead", page.path)))
+                }
+                (PageAnswer::Refused(status), true) => {
+                    Err(Finding::Wrong(format!("{} refuses a live session ({status})", page.path)))
+                }
+                (PageAnswer::Unknown(why), _) => Err(Finding::Unknown(format!("{}: {why}", page.path))),
+            }
+        }))
+        .await;
+        answers.into_iter().collect()
+    }
+
+    /// The negative control of pages: without a session each is refused.
+    pub(crate) async fn pages_can_refuse(&self) -> Result<(), Finding> {
+        for page in &self.pages {
+            match self.client.page_proves_sessions(page).await {
+                PageCheck::Proves => {}
+                PageCheck::Void => {
+                    return Err(Finding::Wrong(format!(
+                        "{} is served without a session: it proves nothing; name a path in http.pages that needs one",
+                        page.path
+                    )));
+                }
+                PageCheck::Unknown(why) => return Err(Finding::Unknown(format!("{}: {why}", page.path))),
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a refresh token is accepted; with the next one where the application replaces it.
+    pub(crate) async fn refresh(&self, token: &Secret) -> Result<Option<Secret>, Finding> {
+        match self.try_refresh(token).await? {
+            LoginAnswer::Accepted(tokens) => Ok(tokens.refresh),
+            LoginAnswer::Refused(status) => Err(Finding::Wrong(format!("a live refresh token is refused ({status})"))),
+            LoginAnswer::Unknown(why) => Err(Finding::Unknown(format!("refresh: {why}"))),
+        }
+    }
+
+    /// Shows that a refresh token is refused.
+    pub(crate) async fn refuses_refresh(&self, token: &Secret) -> Result<(), Finding> {
+        match self.try_refresh(token).await? {
+            LoginAnswer::Refused(_) => Ok(()),
+            LoginAnswer::Accepted(_) => Err(Finding::Wrong("a refresh token that must be dead is accepted".into())),
+            LoginAnswer::Unknown(why) => Err(Finding::Unknown(format!("refresh: {why}"))),
+        }
+    }
+
+    async fn try_refresh(&self, token: &Secret) -> Result<LoginAnswer, Finding> {
+        let spec = self.refresh.as_ref().ok_or_else(|| Finding::Unknown("the profile has no [http.refresh]".into()))?;
+        Ok(self.client.refresh(spec, token).await)
+    }
+}
+
+impl From<Finding> for keyroll_saga::ConfirmError {
+    fn from(finding: Finding) -> Self {
+        match finding {
+            Finding::Wrong(text) => Self::Refuted(text),
+            Finding::Unknown(text) => Self::Unknown(text),
+        }
+    }
+}

@@ -1,0 +1,304 @@
+//! Everything that is looked at before anything changes.
+//!
+//! Preflight answers three questions. Is what runs the stack that the profile describes, and is it what its files say? Is it
+//! well, by checks that can fail? And who uses each secret, found by value and not by name? It reports all reasons not to
+//! go on that it can find, not the first alone.
+
+mod consumers;
+mod env;
+mod health;
+mod project;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use keyroll_journal::{Journal, RotationId, VersionState};
+use keyroll_secret::{Identity, Redactor, Secret};
+
+use crate::about::{About, Fate, Operator, Reason, SecretFact};
+use crate::error::{Code, Refusal, RotateError};
+use crate::operations::Request;
+use crate::panel::Panel;
+use crate::profile::{Profile, SecretKind};
+use crate::runtime::{Cli, Engine};
+use crate::report::{PlanReport, PlannedSecret, PlannedService, Progress};
+use crate::steps;
+use crate::world::{Pair, World};
+
+pub(crate) use consumers::holds;
+
+/// A rotation that takes another one back.
+#[derive(Debug)]
+pub(crate) struct TakesBack {
+    pub(crate) rotation: RotationId,
+    pub(crate) values: BTreeMap<String, Secret>,
+}
+
+/// Everything that a rotation needs to begin.
+#[derive(Debug)]
+pub(crate) struct Ready {
+    pub(crate) id: RotationId,
+    pub(crate) about: About,
+    pub(crate) pairs: BTreeMap<String, Pair>,
+    pub(crate) others: BTreeMap<String, Secret>,
+    /// Sealed with the rotation under these names.
+    pub(crate) keep: Vec<(String, Secret)>,
+    /// Secrets whose value in force is already the journal's current version.
+    pub(crate) known_current: BTreeSet<String>,
+    pub(crate) engine: Engine,
+    pub(crate) cli: Cli,
+    pub(crate) panel: Option<Panel>,
+    pub(crate) report: PlanReport,
+}
+
+/// Reasons not to go on, gathered.
+#[derive(Debug, Default)]
+pub(crate) struct Findings {
+    refusals: Vec<Refusal>,
+    notes: Vec<String>,
+}
+
+impl Findings {
+    pub(crate) fn refuse(&mut self, code: Code, what: impl Into<String>, next: impl Into<String>) {
+        self.refusals.push(Refusal::new(code, what, next));
+    }
+
+    pub(crate) fn note(&mut self, what: impl Into<String>) {
+        self.notes.push(what.into());
+    }
+
+    /// Stops where something later would build on what was not found.
+    fn stop(&mut self) -> Result<(), RotateError> {
+        if self.refusals.is_empty() { Ok(()) } else { Err(RotateError::Refused(std::mem::take(&mut self.refusals))) }
+    }
+
+    /// The refusals that an incident override accepts; the others stop.
+    fn settle(&mut self, request: &Request, redactor: &Redactor) -> Result<Vec<String>, RotateError> {
+        for refusal in &mut self.refusals {
+            refusal.what = redactor.clean(&refusal.what);
+        }
+        let force = request.force_unhealthy && request.reason == Reason::Incident;
+        let (accepted, refused): (Vec<Refusal>, Vec<Refusal>) =
+            std::mem::take(&mut self.refusals).into_iter().partition(|r| force && r.code.can_be_forced());
+        if refused.is_empty() {
+            return Ok(accepted.into_iter().map(|r| format!("{}: {}", r.code, r.what)).collect());
+        }
+        Err(RotateError::Refused([refused, accepted].concat()))
+    }
+}
+
+/// Looks at everything for a rotation of these names.
+pub(crate) async fn look(
+    profile: &Profile,
+    operator: &Operator,
+    request: &Request,
+    back: Option<TakesBack>,
+    journal: &Journal,
+    identity: &Identity,
+    progress: &dyn Progress,
+) -> Result<Ready, RotateError> {
+    let mut found = Findings::default();
+    let names = profile.select(&request.names).map_err(|name| {
+        let known: Vec<&str> = profile.groups.keys().chain(profile.secrets.keys()).map(String::as_str).collect();
+        Refusal::new(
+            Code::Selection,
+            format!("{name:?} is neither a secret nor a group of profile {}", profile.name),
+            format!("there is: {}", known.join(", ")),
+        )
+    })?;
+    let id = RotationId::new(Timestamp::now());
+
+    progress.looking("the env file");
+    let mut edit = env::read(profile, &names, &mut found)?;
+    found.stop()?;
+    if let Some(password) = &request.current_admin_password {
+        edit.admin_in_force(profile, password);
+    }
+    let values = edit.new_values(profile, &names, back.as_ref())?;
+    let pairs = edit.pairs(profile, &names, &values);
+    let others = edit.others(profile, &names);
+    let redactor = crate::world::redactor(&pairs, &others);
+    let env_fact = edit.apply(profile, &pairs, identity, &mut found);
+    found.stop()?;
+
+    progress.looking("the running containers");
+    let seen = project::look(profile, &id, &redactor, journal, &mut found).await?;
+    found.stop()?;
+
+    progress.looking("who uses the secrets");
+    let uses = consumers::find(profile, &seen, &edit, &pairs, &env_fact, &mut found).await;
+    let services = consumers::fates(profile, &seen, &uses);
+
+    progress.looking("the database, the panel, the room for the backup");
+    let panel = match &profile.http {
+        Some(http) => Some(Panel::new(http, profile.limits).map_err(|e| {
+            Refusal::new(Code::Panel, e.to_string(), "mend [http] in the profile")
+        })?),
+        None => None,
+    };
+    let fingerprints = identity.fingerprint_key();
+    let secrets = names
+        .iter()
+        .map(|name| SecretFact {
+            name: name.clone(),
+            kind: profile.secrets[name].kind,
+            key: profile.secrets[name].key.clone(),
+            old: fingerprints.fingerprint(&pairs[name].old).to_string(),
+            new: fingerprints.fingerprint(&pairs[name].new).to_string(),
+            uses: uses.get(name).cloned().unwrap_or_default(),
+        })
+        .collect();
+    let mut about = About {
+        profile: profile.clone(),
+        operator: operator.clone(),
+        reason: request.reason,
+        accepted: vec![],
+        takes_back: back.map(|b| b.rotation),
+        build: request.build,
+        secrets,
+        project: seen.fact.clone(),
+        services,
+        stale: seen.stale.clone(),
+        database: edit.database(profile, &mut found),
+        admin_email: edit.admin_email(profile, &mut found),
+        env_file: env_fact,
+        database_bytes: None,
+    };
+    let health = health::look(&about, &seen, &pairs, &others, panel.as_ref(), &id, &mut found).await;
+    about.database_bytes = health.database_bytes;
+    let room = health::room(profile, &about, &mut found);
+    about.accepted = found.settle(request, &redactor)?;
+
+    let mut keep = edit.keep();
+    keep.extend(health.witness);
+    let known_current = known(journal, &about)?;
+    let report = report(&about, room, found.notes);
+    Ok(Ready {
+        id,
+        about,
+        pairs,
+        others,
+        keep,
+        known_current,
+        engine: seen.engine,
+        cli: seen.cli,
+        panel,
+        report,
+    })
+}
+
+/// Secrets whose value in force is what the journal has as current.
+fn known(journal: &Journal, about: &About) -> Result<BTreeSet<String>, RotateError> {
+    let mut known = BTreeSet::new();
+    for fact in &about.secrets {
+        let versions = journal.versions_of(&fact.name)?;
+        if versions.iter().any(|v| v.state == VersionState::Current && v.fingerprint == fact.old && v.sealed.is_some()) {
+            known.insert(fact.name.clone());
+        }
+    }
+    Ok(known)
+}
+
+/// A world without a rotation, for looking at the stack.
+pub(crate) async fn bystander(
+    profile: &Profile,
+    operator: &Operator,
+    identity: Identity,
+    progress: &dyn Progress,
+) -> Result<World, RotateError> {
+    let mut found = Findings::default();
+    progress.looking("the env file");
+    let edit = env::read(profile, &[], &mut found)?;
+    found.stop()?;
+    let others = edit.others(profile, &[]);
+    let redactor = crate::world::redactor(&BTreeMap::new(), &others);
+    progress.looking("the running containers");
+    let id = RotationId::from_text("verify");
+    let seen = project::discover(profile, &id, &redactor, &mut found).await?;
+    found.stop()?;
+    let panel = match &profile.http {
+        Some(http) => Some(Panel::new(http, profile.limits).map_err(|e| RotateError::Failed(e.to_string()))?),
+        None => None,
+    };
+    let about = About {
+        profile: profile.clone(),
+        operator: operator.clone(),
+        reason: Reason::Scheduled,
+        accepted: vec![],
+        takes_back: None,
+        build: false,
+        secrets: vec![],
+        project: seen.fact.clone(),
+        services: consumers::fates(profile, &seen, &BTreeMap::new()),
+        stale: vec![],
+        database: edit.database(profile, &mut found),
+        admin_email: edit.admin_email(profile, &mut found),
+        env_file: edit.fact(&identity)?,
+        database_bytes: None,
+    };
+    found.stop()?;
+    Ok(World {
+        about,
+        identity,
+        redactor,
+        engine: seen.engine,
+        cli: seen.cli,
+        pairs: BTreeMap::new(),
+        others,
+        panel,
+        staged: std::sync::Mutex::default(),
+    })
+}
+
+fn report(about: &About, room: health::Room, notes: Vec<String>) -> PlanReport {
+    let secrets = about
+        .secrets
+        .iter()
+        .map(|s| PlannedSecret {
+            name: s.name.clone(),
+            kind: s.kind,
+            fingerprint: s.old.clone(),
+            consumers: s.uses.iter().map(|u| format!("{}: {}", u.service, u.place)).collect(),
+        })
+        .collect();
+    let services = about
+        .services
+        .iter()
+        .map(|(service, fact)| PlannedService { service: service.clone(), fate: fact.fate })
+        .collect();
+    PlanReport {
+        stack: about.profile.name.clone(),
+        project: about.project.name.clone(),
+        secrets,
+        services,
+        env_file: about.env_file.path.clone(),
+        derived_keys: about.env_file.derived.clone(),
+        blast_radius: blast_radius(about),
+        order: steps::order(about),
+        backup_bytes: room.needed,
+        free_bytes: room.free,
+        accepted: about.accepted.clone(),
+        notes,
+    }
+}
+
+/// What people will notice.
+fn blast_radius(about: &About) -> Vec<String> {
+    let mut lines = vec![];
+    if about.ends_sessions() && (about.profile.sessions.is_some() || about.rotates(SecretKind::AccessTokenKey)) {
+        lines.push("every user is logged out".to_owned());
+    }
+    let recreated = about.services_with(Fate::Recreated);
+    if recreated.is_empty() {
+        lines.push("no container is recreated".to_owned());
+    } else {
+        lines.push(format!("{} restart once, for as long as they take to start", recreated.join(", ")));
+    }
+    if about.rotates(SecretKind::PostgresPassword) {
+        lines.push("database sessions from before are ended; whoever uses the database password elsewhere (a backup job, a BI tool) needs the new one".to_owned());
+    }
+    if about.rotates(SecretKind::AdminPassword) {
+        lines.push(format!("{} gets a new password, which is in the summary", about.admin_email.as_deref().unwrap_or("the admin")));
+    }
+    lines
+}

@@ -1,0 +1,58 @@
+//! What comes before going on with a rotation that another process began.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use keyroll_journal::RotationId;
+use keyroll_providers::postgres::ApplicationName;
+use keyroll_secret::{Identity, Secret};
+
+use crate::about::About;
+use crate::panel::Panel;
+use crate::report::Progress;
+use crate::runtime::{Cli, Engine, orphans};
+use crate::world::{Pair, World, redactor};
+
+/// How long what a killed run left gets to end.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// The world of a rotation that is read back. Connects to nothing yet.
+pub(crate) fn world(
+    about: About,
+    identity: Identity,
+    pairs: BTreeMap<String, Pair>,
+    others: BTreeMap<String, Secret>,
+    id: &RotationId,
+) -> Result<World, String> {
+    let redactor = redactor(&pairs, &others);
+    let socket = &about.profile.compose.socket;
+    let engine = Engine::connect(socket, id.as_str()).map_err(|e| format!("{}: {e}", socket.display()))?;
+    let cli = Cli::new(about.project.clone(), socket, id.as_str(), redactor.clone());
+    let panel = match &about.profile.http {
+        Some(http) => Some(Panel::new(http, about.profile.limits).map_err(|e| e.to_string())?),
+        None => None,
+    };
+    Ok(World { about, identity, redactor, engine, cli, pairs, others, panel, staged: std::sync::Mutex::default() })
+}
+
+/// Ends what the killed run left: its children, its commands in containers, its database sessions.
+pub(crate) async fn end_orphans(world: &World, id: &RotationId, progress: &dyn Progress) -> Result<(), String> {
+    let left = orphans::find(id.as_str());
+    if !left.is_empty() {
+        let names: Vec<&str> = left.iter().map(|o| o.name.as_str()).collect();
+        progress.looking(&format!("ending what the killed run left: {}", names.join(", ")));
+        orphans::end(&left, LIMIT).await?;
+    }
+    if world.about.database.is_some()
+        && let Ok(session) = world.database_session(id).await
+    {
+        // A statement that was sent goes on in the server although its client is gone. If the database cannot be reached now,
+        // the steps' own observations find out.
+        let name = ApplicationName::of_rotation(id.as_str()).map_err(|e| e.to_string())?;
+        let ended = session.terminate_own_backends(&name, LIMIT).await.map_err(|e| world.clean(&e.to_string()))?;
+        if !ended.left.is_empty() {
+            return Err("a database session of the killed run does not end".into());
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,173 @@
+//! What the operations answer: plain data, for a terminal or as JSON. No values.
+
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+use keyroll_journal::{Ending, Event, RotationId};
+use serde::Serialize;
+
+use crate::about::Fate;
+use crate::profile::SecretKind;
+
+/// Is told how an operation goes on. It cannot change anything.
+pub trait Progress: Send + Sync {
+    /// Preflight looks at this now.
+    fn looking(&self, _at: &str) {}
+    /// A rotation has begun.
+    fn begun(&self, _rotation: &RotationId) {}
+    /// A journal event was committed.
+    fn event(&self, _event: &Event) {}
+    /// Something with a size goes on; `total` in bytes is an estimate.
+    fn bytes(&self, _what: &str, _done: u64, _total: Option<u64>) {}
+}
+
+/// Says nothing.
+#[derive(Debug, Clone, Copy)]
+pub struct Quiet;
+
+impl Progress for Quiet {}
+
+/// What a rotation would do.
+#[derive(Debug, Clone, Serialize)]
+pub struct PlanReport {
+    /// The profile's name.
+    pub stack: String,
+    /// The compose project.
+    pub project: String,
+    /// What would be rotated.
+    pub secrets: Vec<PlannedSecret>,
+    /// What becomes of each service.
+    pub services: Vec<PlannedService>,
+    /// The env file that would be edited.
+    pub env_file: PathBuf,
+    /// Other keys in it that hold a rotated value and would be rewritten.
+    pub derived_keys: Vec<String>,
+    /// What people will notice.
+    pub blast_radius: Vec<String>,
+    /// The steps in an order that they may run in; those on one line run side by side.
+    pub order: Vec<Vec<String>>,
+    /// Room that the backup is expected to take at most, in bytes.
+    pub backup_bytes: u64,
+    /// Room that there is, in bytes.
+    pub free_bytes: u64,
+    /// What was found and would be accepted because of an incident override.
+    pub accepted: Vec<String>,
+    /// Worth knowing; nothing to stop for.
+    pub notes: Vec<String>,
+}
+
+/// A secret in a plan.
+#[derive(Debug, Clone, Serialize)]
+pub struct PlannedSecret {
+    /// Its name.
+    pub name: String,
+    /// What it is.
+    pub kind: SecretKind,
+    /// Keyed fingerprint of the value in force.
+    pub fingerprint: String,
+    /// Who uses it, found by value: service and place.
+    pub consumers: Vec<String>,
+}
+
+/// A service in a plan.
+#[derive(Debug, Clone, Serialize)]
+pub struct PlannedService {
+    /// Its name.
+    pub service: String,
+    /// What becomes of it.
+    pub fate: Fate,
+}
+
+/// How an operation ended.
+#[derive(Debug, Clone, Serialize)]
+pub struct Outcome {
+    /// The rotation.
+    pub rotation: RotationId,
+    /// How it ended.
+    pub ending: Ending,
+    /// Why, where it is not Completed.
+    pub reason: Option<String>,
+    /// Whether it was done because of an incident.
+    pub incident: bool,
+    /// The backup's directory, once it was made.
+    pub backup: Option<PathBuf>,
+    /// The summary, once it was written.
+    pub summary: Option<PathBuf>,
+    /// Each step, in the order in which they ended.
+    pub steps: Vec<StepReport>,
+    /// When it began.
+    pub begun_at: Timestamp,
+    /// Seconds from beginning to end.
+    pub seconds: f64,
+}
+
+/// One step of a rotation, in hindsight.
+#[derive(Debug, Clone, Serialize)]
+pub struct StepReport {
+    /// Its name.
+    pub step: String,
+    /// `confirmed`, `failed`, `undone` or `undo failed`.
+    pub outcome: String,
+    /// What was seen, or why it failed.
+    pub says: String,
+    /// When.
+    pub at: Timestamp,
+    /// Seconds since it was first intended.
+    pub seconds: f64,
+}
+
+/// What is known of a stack.
+#[derive(Debug, Clone, Serialize)]
+pub struct StatusReport {
+    /// The profile's name.
+    pub stack: String,
+    /// Each secret of the profile.
+    pub secrets: Vec<SecretStatus>,
+    /// The unfinished rotation, if there is one.
+    pub unfinished: Option<UnfinishedReport>,
+    /// Services that run with an old value in their environment by choice.
+    pub stale_by_choice: Vec<String>,
+}
+
+/// A secret's state, by the journal's view.
+#[derive(Debug, Clone, Serialize)]
+pub struct SecretStatus {
+    /// Its name.
+    pub name: String,
+    /// How many versions keyroll has put in force.
+    pub version: usize,
+    /// Fingerprint of the current one, if keyroll knows it.
+    pub fingerprint: Option<String>,
+    /// When the current one was put in force by keyroll.
+    pub rotated_at: Option<Timestamp>,
+    /// Its age in whole days.
+    pub age_days: Option<i64>,
+    /// The rotation that put it in force.
+    pub rotation: Option<RotationId>,
+}
+
+/// An unfinished rotation.
+#[derive(Debug, Clone, Serialize)]
+pub struct UnfinishedReport {
+    /// Its name.
+    pub rotation: RotationId,
+    /// When it began.
+    pub begun_at: Timestamp,
+    /// `forward`, `backward` or `stuck`.
+    pub phase: String,
+    /// Where each step stands.
+    pub steps: Vec<(String, String)>,
+    /// What to type.
+    pub next: String,
+}
+
+/// What `verify` saw.
+#[derive(Debug, Clone, Serialize)]
+pub struct VerifyReport {
+    /// True when everything was as it should be.
+    pub well: bool,
+    /// What was seen.
+    pub seen: Vec<String>,
+    /// What is wrong or could not be looked at.
+    pub found: Vec<String>,
+}

@@ -1,0 +1,84 @@
+//! The point of no return: the pending versions become current, and what they replace is retired.
+//!
+//! Until here a failed step takes everything back. From here the new set is the truth, and what is left to do is telling.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use keyroll_journal::{Evidence, Forward, Intended, JournalError, Receipt, Stale, StepName, VersionState};
+use keyroll_saga::{ActError, BoxFuture, ConfirmError, Observed, Step, StepCx};
+
+use crate::about::Fate;
+use crate::steps::names;
+use crate::world::World;
+
+#[derive(Debug)]
+pub(crate) struct Commit {
+    pub(crate) world: Arc<World>,
+}
+
+impl Commit {
+    fn pending(cx: &StepCx) -> Result<usize, String> {
+        let versions = cx.writer().versions_of_rotation(cx.rotation()).map_err(|e| e.to_string())?;
+        Ok(versions.iter().filter(|v| v.state == VersionState::Pending).count())
+    }
+
+    /// Containers left alone although compose would now make them anew: remembered, so that they are no drift tomorrow.
+    async fn stale(&self) -> Result<BTreeMap<String, Option<Stale>>, String> {
+        let hashes = self.world.hashes().await.map_err(|e| e.to_string())?;
+        let containers = self.world.containers().await.map_err(|e| e.to_string())?;
+        let mut stale = BTreeMap::new();
+        for (service, fact) in &self.world.about.services {
+            let left = matches!(fact.fate, Fate::Kept | Fate::OneShot);
+            let remembered = match (containers.iter().find(|c| c.service == *service), hashes.get(service)) {
+                (Some(container), Some(desired)) if left && container.config_hash != *desired => Some(Stale {
+                    service: service.clone(),
+                    container: container.id.clone(),
+                    desired: desired.clone(),
+                }),
+                _ => None,
+            };
+            stale.insert(service.clone(), remembered);
+        }
+        Ok(stale)
+    }
+}
+
+impl Step for Commit {
+    fn name(&self) -> StepName {
+        names::COMMIT.into()
+    }
+
+    fn observe<'a>(&'a self, cx: &'a StepCx) -> BoxFuture<'a, Observed> {
+        Box::pin(async {
+            match Self::pending(cx) {
+                Ok(0) => Observed::After(Receipt::Null),
+                Ok(_) => Observed::Before,
+                Err(why) => Observed::Unknown(why),
+            }
+        })
+    }
+
+    fn act<'a>(&'a self, cx: &'a StepCx, _: Intended<Forward>) -> BoxFuture<'a, Result<Receipt, ActError>> {
+        Box::pin(async {
+            let stale = self.stale().await.map_err(|e| ActError::NotApplied(self.world.clean(&e)))?;
+            cx.writer().remember_stale(cx.rotation(), &stale)?;
+            // A commit that reports an error may be on the disk all the same.
+            match cx.writer().promote(cx.rotation(), jiff::Timestamp::now()) {
+                Ok(()) => Ok(Receipt::Null),
+                Err(JournalError::Fenced { newer, .. }) => Err(ActError::Fenced { newer }),
+                Err(error) => Err(ActError::Indeterminate(error.to_string())),
+            }
+        })
+    }
+
+    fn confirm<'a>(&'a self, cx: &'a StepCx, _: &'a Receipt) -> BoxFuture<'a, Result<Evidence, ConfirmError>> {
+        Box::pin(async {
+            match Self::pending(cx) {
+                Ok(0) => Ok(Evidence::new("the new versions are current, the old ones retired")),
+                Ok(n) => Err(ConfirmError::Refuted(format!("{n} versions are still pending"))),
+                Err(why) => Err(ConfirmError::Unknown(why)),
+            }
+        })
+    }
+}

@@ -1,0 +1,138 @@
+//! The steps of a rotation, one file each, and the plan that they make.
+
+mod admin_password;
+mod app_sessions;
+mod backup;
+mod baseline;
+mod commit;
+mod database_password;
+mod database_sessions;
+mod env_candidate;
+mod env_file;
+mod recreate;
+mod summary;
+mod trail;
+mod verify;
+
+use std::sync::Arc;
+
+use keyroll_saga::{Compensate, Plan, PlanStep, Shape, ShapeStep, Step};
+
+use crate::about::About;
+use crate::profile::SecretKind;
+use crate::world::World;
+
+/// The journal's keys. Renaming one is a change of the stored format.
+pub(crate) mod names {
+    pub(crate) const BACKUP: &str = "backup";
+    pub(crate) const ENV_CANDIDATE: &str = "env-candidate";
+    pub(crate) const BASELINE: &str = "baseline";
+    pub(crate) const ENV_FILE: &str = "env-file";
+    pub(crate) const DATABASE_PASSWORD: &str = "database-password";
+    pub(crate) const RECREATE: &str = "recreate";
+    pub(crate) const ADMIN_PASSWORD: &str = "admin-password";
+    pub(crate) const APP_SESSIONS: &str = "app-sessions";
+    pub(crate) const DATABASE_SESSIONS: &str = "database-sessions";
+    pub(crate) const VERIFY: &str = "verify";
+    pub(crate) const COMMIT: &str = "commit";
+    pub(crate) const TRAIL: &str = "trail";
+    pub(crate) const SUMMARY: &str = "summary";
+}
+
+/// One step before the point of no return, as data: what it waits for on the way there and on the way back.
+struct Row {
+    name: &'static str,
+    needs: &'static [&'static str],
+    undo_after: &'static [&'static str],
+    planned: fn(&About) -> bool,
+}
+
+/// The safe order.
+///
+/// Forward: nothing changes before the backup is proven; file and database follow one another directly; containers are
+/// recreated once for both. Backward: file and database first, then containers, and only when those run is there an
+/// application whose admin and sessions can be put back; the old set is verified last.
+const ROWS: &[Row] = &[
+    Row { name: names::BACKUP, needs: &[], undo_after: &[], planned: |_| true },
+    Row { name: names::ENV_CANDIDATE, needs: &[], undo_after: &[], planned: |_| true },
+    Row { name: names::BASELINE, needs: &[names::BACKUP, names::ENV_CANDIDATE], undo_after: &[names::BACKUP, names::ENV_CANDIDATE, names::ENV_FILE, names::DATABASE_PASSWORD, names::RECREATE, names::ADMIN_PASSWORD, names::APP_SESSIONS, names::DATABASE_SESSIONS, names::VERIFY], planned: |_| true },
+    Row { name: names::ENV_FILE, needs: &[names::BASELINE], undo_after: &[], planned: |_| true },
+    Row { name: names::DATABASE_PASSWORD, needs: &[names::ENV_FILE], undo_after: &[], planned: |a| a.rotates(SecretKind::PostgresPassword) },
+    Row { name: names::RECREATE, needs: &[names::ENV_FILE, names::DATABASE_PASSWORD], undo_after: &[names::ENV_FILE, names::DATABASE_PASSWORD], planned: |_| true },
+    Row { name: names::ADMIN_PASSWORD, needs: &[names::RECREATE], undo_after: &[names::RECREATE], planned: |a| a.rotates(SecretKind::AdminPassword) },
+    Row { name: names::APP_SESSIONS, needs: &[names::RECREATE], undo_after: &[names::RECREATE, names::ADMIN_PASSWORD], planned: |a| a.ends_sessions() && a.profile.sessions.is_some() },
+    Row { name: names::DATABASE_SESSIONS, needs: &[names::RECREATE], undo_after: &[], planned: |a| a.rotates(SecretKind::PostgresPassword) },
+    Row { name: names::VERIFY, needs: &[names::RECREATE, names::ADMIN_PASSWORD, names::APP_SESSIONS, names::DATABASE_SESSIONS], undo_after: &[], planned: |_| true },
+];
+
+/// The plan of a rotation.
+pub(crate) fn plan(world: &Arc<World>) -> Plan {
+    let planned: Vec<&Row> = rows(&world.about);
+    let within = |names: &'static [&'static str]| {
+        let there = names.iter().filter(|n| planned.iter().any(|r| r.name == **n));
+        there.map(|n| (*n).into()).collect()
+    };
+    let before = planned
+        .iter()
+        .map(|row| PlanStep { step: make(row.name, world), needs: within(row.needs), undo_after: within(row.undo_after) })
+        .collect();
+    let after: Vec<Box<dyn Step>> = vec![
+        Box::new(trail::Trail { world: world.clone() }),
+        Box::new(summary::Summary { world: world.clone() }),
+    ];
+    Plan { before, pivot: Box::new(commit::Commit { world: world.clone() }), after }
+}
+
+/// The plan's shape alone, for reading a rotation's state without its values.
+pub(crate) fn shape(about: &About) -> Shape {
+    let planned = rows(about);
+    let within = |names: &'static [&'static str]| {
+        let there = names.iter().filter(|n| planned.iter().any(|r| r.name == **n));
+        there.map(|n| (*n).into()).collect()
+    };
+    Shape {
+        before: planned
+            .iter()
+            .map(|r| ShapeStep { name: r.name.into(), needs: within(r.needs), undo_after: within(r.undo_after) })
+            .collect(),
+        pivot: names::COMMIT.into(),
+        after: vec![names::TRAIL.into(), names::SUMMARY.into()],
+    }
+}
+
+fn rows(about: &About) -> Vec<&'static Row> {
+    ROWS.iter().filter(|r| (r.planned)(about)).collect()
+}
+
+/// The steps in an order that they may run in; each inner list runs side by side.
+pub(crate) fn order(about: &About) -> Vec<Vec<String>> {
+    let mut open = rows(about);
+    let mut done: Vec<&str> = vec![];
+    let mut order = vec![];
+    while !open.is_empty() {
+        let still: Vec<&str> = open.iter().map(|r| r.name).collect();
+        let (now, later): (Vec<&Row>, Vec<&Row>) =
+            open.into_iter().partition(|r| r.needs.iter().all(|n| !still.contains(n) || done.contains(n)));
+        done.extend(now.iter().map(|r| r.name));
+        order.push(now.iter().map(|r| r.name.to_owned()).collect());
+        open = later;
+    }
+    order.extend([names::COMMIT, names::TRAIL, names::SUMMARY].map(|n| vec![n.to_owned()]));
+    order
+}
+
+fn make(name: &str, world: &Arc<World>) -> Box<dyn Compensate> {
+    let world = world.clone();
+    match name {
+        names::BACKUP => Box::new(backup::Backup { world }),
+        names::ENV_CANDIDATE => Box::new(env_candidate::EnvCandidate { world }),
+        names::BASELINE => Box::new(baseline::Baseline { world }),
+        names::ENV_FILE => Box::new(env_file::EnvFileStep { world }),
+        names::DATABASE_PASSWORD => Box::new(database_password::DatabasePassword { world }),
+        names::RECREATE => Box::new(recreate::Recreate { world }),
+        names::ADMIN_PASSWORD => Box::new(admin_password::AdminPassword { world }),
+        names::APP_SESSIONS => Box::new(app_sessions::AppSessions { world }),
+        names::DATABASE_SESSIONS => Box::new(database_sessions::DatabaseSessions { world }),
+        _ => Box::new(verify::Verify { world }),
+    }
+}
