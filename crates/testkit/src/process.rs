@@ -9,7 +9,7 @@ use std::fs;
 pub struct Process {
     /// Its number.
     pub pid: u32,
-    /// Its program and arguments; empty for one that has ended and was not awaited yet.
+    /// Its program and arguments (as [`crate::Stack::processes`] sees them, split at spaces); empty for one that has ended and was not awaited yet.
     pub arguments: Vec<String>,
 }
 

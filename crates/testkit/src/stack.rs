@@ -10,8 +10,8 @@ use keyroll_secret::Secret;
 use crate::command::{docker, output, stdout};
 use crate::port::Port;
 use crate::{
-    Container, Fault, Panel, StackOptions, TestkitError, container, eventually, remove_project,
-    sweep, tree,
+    Container, Fault, Panel, Process, StackOptions, TestkitError, container, eventually,
+    remove_project, sweep, tree,
 };
 
 /// How long compose may take to bring everything up, in seconds.
@@ -306,6 +306,23 @@ impl Stack {
         let name = self.container_name(service);
         let (out, err) = output(&mut docker(["logs", &name]), b"").await?;
         Ok(out + &err)
+    }
+
+    /// Everything that runs in a service's container now, also what `docker exec` started there.
+    pub async fn processes(&self, service: &str) -> Result<Vec<Process>, TestkitError> {
+        let name = self.container_name(service);
+        let text = stdout(&mut docker(["top", &name, "-eo", "pid,args"])).await?;
+        Ok(text
+            .lines()
+            .skip(1)
+            .filter_map(|line| {
+                let mut words = line.split_whitespace();
+                Some(Process {
+                    pid: words.next()?.parse().ok()?,
+                    arguments: words.map(str::to_owned).collect(),
+                })
+            })
+            .collect())
     }
 
     /// Runs the seed in the running api container, as an operator would. Returns what it said.

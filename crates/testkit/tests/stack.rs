@@ -256,20 +256,99 @@ async fn faults_take_effect_at_once_and_can_be_taken_back() {
     stack.fault("refresh-accept-any").clear();
     assert_eq!(panel.refresh(&tokens.refresh).await.unwrap().status, 401);
 
-    stack.fault("start-fail").set();
-    let recreate = [
-        "up",
-        "-d",
-        "--wait",
-        "--wait-timeout",
-        "20",
-        "--no-deps",
-        "--force-recreate",
-        "api",
-    ];
-    assert!(stack.compose(&recreate).await.is_err());
-    stack.fault("start-fail").clear();
-    stack.healthy("api", LIMIT).await.unwrap();
+    let nobodys = sign_with_another_key(&tokens.access);
+    assert_eq!(panel.page("/rbac", Some(&nobodys)).await.unwrap(), 401);
+    stack.fault("access-accept-any").set();
+    assert_eq!(panel.page("/rbac", Some(&nobodys)).await.unwrap(), 200);
+    stack.fault("access-accept-any").clear();
+
+    for (service, fault) in [("api", "start-fail"), ("worker", "worker-start-fail")] {
+        stack.fault(fault).set();
+        assert!(recreate(&stack, service).await.is_err());
+        stack.fault(fault).clear();
+        stack.healthy(service, LIMIT).await.unwrap();
+    }
+}
+
+/// The same claims with a signature that no key made.
+fn sign_with_another_key(token: &Secret) -> Secret {
+    let (claims, signature) = token.expose().rsplit_once('.').unwrap();
+    let reversed: String = signature.chars().rev().collect();
+    Secret::new(format!("{claims}.{reversed}"))
+}
+
+async fn recreate(stack: &Stack, service: &str) -> Result<String, TestkitError> {
+    let up = ["up", "-d", "--wait", "--wait-timeout", "20"];
+    let arguments = [&up[..], &["--no-deps", "--force-recreate", service]].concat();
+    stack.compose(&arguments).await
+}
+
+#[tokio::test]
+async fn a_seed_that_is_the_usual_upsert_makes_an_admin_and_never_changes_one() {
+    if !containers_wanted() {
+        return;
+    }
+    let stack = Stack::start(StackOptions::new().env("PANEL_SEED_MODE", "noop"))
+        .await
+        .unwrap();
+    let first = stack.env("ADMIN_PASSWORD").unwrap();
+    assert_eq!(login_status(&stack, &first).await, 200);
+    set_env(&stack, "ADMIN_PASSWORD", &random());
+    recreate(&stack, "api").await.unwrap();
+    stack.seed().await.unwrap();
+    assert_eq!(login_status(&stack, &first).await, 200);
+}
+
+#[tokio::test]
+async fn a_hanging_seed_goes_on_after_its_client_was_killed() {
+    if !containers_wanted() {
+        return;
+    }
+    let stack = plain().await;
+    stack.fault("seed-hang").set();
+    let seeding = async || {
+        let all = stack.processes("api").await.unwrap();
+        all.iter().any(|p| p.arguments == ["panel", "seed"])
+    };
+    assert!(!seeding().await);
+    let name = stack.container_name("api");
+    let docker = Keyroll::new("docker").unwrap();
+    let client = docker
+        .spawn(["exec", name.as_str(), "npm", "run", "prisma:seed"])
+        .unwrap();
+    eventually("the seed runs", LIMIT, async || {
+        seeding().await.then_some(())
+    })
+    .await
+    .unwrap();
+    client.kill_hard().await.unwrap();
+    assert!(seeding().await);
+}
+
+#[tokio::test]
+async fn a_lost_database_is_503_until_it_is_back_and_every_service_stops_by_itself() {
+    if !containers_wanted() {
+        return;
+    }
+    let stack = plain().await;
+    let panel = stack.panel().unwrap();
+    stack.compose(&["stop", "postgres"]).await.unwrap();
+    assert_eq!(panel.health().await.unwrap(), 503);
+    stack.compose(&["start", "postgres"]).await.unwrap();
+    eventually("the panel is back", LIMIT, async || {
+        (panel.health().await.ok()? == 200).then_some(())
+    })
+    .await
+    .unwrap();
+    let api = stack.container("api").await.unwrap();
+    assert_eq!(api.restarts, 0, "it held out");
+
+    stack.compose(&["stop"]).await.unwrap();
+    for service in ["postgres", "api", "worker"] {
+        let container = stack.container(service).await.unwrap();
+        assert_eq!(container.state, "exited");
+        assert_eq!(container.exit_code, 0, "{service} was killed");
+    }
 }
 
 #[tokio::test]
