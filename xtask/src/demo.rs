@@ -44,10 +44,7 @@ async fn show() -> Result<()> {
         ended(status, arguments)
     };
     run("What a rotation would do", &["plan", "production"])?;
-    run(
-        "The rotation",
-        &["rotate", "production", "--yes", "--reason", "demo"],
-    )?;
+    run("The rotation", &["rotate", "production", "--yes"])?;
     run("The trail", &["audit", "list"])?;
     run("Is the trail whole?", &["audit", "verify"])?;
     run("The versions in force", &["status"])?;
