@@ -35,7 +35,12 @@ Exit codes:
 #[derive(Debug, Args)]
 pub struct Global {
     /// A built-in profile's name, or the path of a profile
-    #[arg(long, global = true, default_value = "proxpanel", value_name = "NAME|PATH")]
+    #[arg(
+        long,
+        global = true,
+        default_value = "proxpanel",
+        value_name = "NAME|PATH"
+    )]
     pub profile: String,
     /// Overrides a value of the profile, such as http.base_url=http://127.0.0.1:8080
     #[arg(long = "set", global = true, value_name = "KEY=VALUE")]
@@ -69,7 +74,9 @@ pub struct Global {
 impl Global {
     /// All overrides in the profile's words, `--set` first so that the named flags win.
     pub fn layers(&self) -> Vec<String> {
-        let path = |key: &str, path: &Option<PathBuf>| path.as_ref().map(|p| format!("{key}={}", p.display()));
+        let path = |key: &str, path: &Option<PathBuf>| {
+            path.as_ref().map(|p| format!("{key}={}", p.display()))
+        };
         let named = [
             path("root", &self.root),
             self.base_url.as_ref().map(|u| format!("http.base_url={u}")),
@@ -78,7 +85,11 @@ impl Global {
             path("paths.backups", &self.backup_root),
             path("paths.summaries", &self.summary_dir),
         ];
-        self.overrides.iter().cloned().chain(named.into_iter().flatten()).collect()
+        self.overrides
+            .iter()
+            .cloned()
+            .chain(named.into_iter().flatten())
+            .collect()
     }
 }
 

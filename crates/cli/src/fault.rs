@@ -16,7 +16,10 @@ pub fn hook() -> Option<Arc<dyn Fn(Moment) -> bool + Send + Sync>> {
             Moment::After(n) => format!("after:{n}"),
         };
         if name == wanted {
-            let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+            let _ = rustix::process::kill_process(
+                rustix::process::getpid(),
+                rustix::process::Signal::KILL,
+            );
         }
         true
     }))

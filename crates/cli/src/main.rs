@@ -3,10 +3,10 @@
 mod args;
 mod commands;
 mod exit;
-mod operator;
-mod output;
 #[cfg(feature = "fault-injection")]
 mod fault;
+mod operator;
+mod output;
 
 use std::process::ExitCode;
 
@@ -15,7 +15,11 @@ use clap::Parser as _;
 fn main() -> ExitCode {
     // clap exits with 2 for wrong usage by itself.
     let cli = args::Cli::parse();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => {
             output::complain(&format!("the runtime could not be started: {error}"));

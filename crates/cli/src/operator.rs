@@ -8,8 +8,16 @@ use keyroll_rotate::Operator;
 /// The login name of the real user, who called sudo, and the host; with what `--operator` said.
 pub fn identify(given: Option<String>) -> Operator {
     let uid = rustix::process::getuid().as_raw();
-    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    Operator { login: login(uid), sudo_user: env::var("SUDO_USER").ok().filter(|u| !u.is_empty()), host, given }
+    let host = rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned();
+    Operator {
+        login: login(uid),
+        sudo_user: env::var("SUDO_USER").ok().filter(|u| !u.is_empty()),
+        host,
+        given,
+    }
 }
 
 /// The name of a user in passwd(5); its number where there is none.

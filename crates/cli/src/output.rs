@@ -63,14 +63,23 @@ struct Running {
 impl Speaker {
     /// A speaker for one operation.
     pub fn new(mode: Mode) -> Self {
-        Self { mode, bars: MultiProgress::new(), open: Mutex::default(), began: Instant::now() }
+        Self {
+            mode,
+            bars: MultiProgress::new(),
+            open: Mutex::default(),
+            began: Instant::now(),
+        }
     }
 
     fn line(&self, text: &str) {
         match self.mode {
             Mode::Json => {}
             Mode::Lines => {
-                let _ = writeln!(anstream::stderr(), "{} {text}", jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ"));
+                let _ = writeln!(
+                    anstream::stderr(),
+                    "{} {text}",
+                    jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ")
+                );
             }
             Mode::Terminal => self.bars.suspend(|| {
                 let _ = writeln!(anstream::stderr(), "{text}");
@@ -79,10 +88,15 @@ impl Speaker {
     }
 
     fn start(&self, name: &str, forward: bool) {
-        let label = if forward { name.to_owned() } else { format!("undo {name}") };
+        let label = if forward {
+            name.to_owned()
+        } else {
+            format!("undo {name}")
+        };
         let bar = if self.mode == Mode::Terminal {
             let bar = self.bars.add(ProgressBar::new_spinner());
-            let style = ProgressStyle::with_template("  {spinner} {msg} {elapsed}").unwrap_or_else(|_| ProgressStyle::default_spinner());
+            let style = ProgressStyle::with_template("  {spinner} {msg} {elapsed}")
+                .unwrap_or_else(|_| ProgressStyle::default_spinner());
             bar.set_style(style);
             bar.set_message(label.clone());
             bar.enable_steady_tick(Duration::from_millis(120));
@@ -92,29 +106,52 @@ impl Speaker {
             ProgressBar::hidden()
         };
         let mut open = self.lock();
-        open.push(Running { name: name.to_owned(), forward, since: Instant::now(), bar });
+        open.push(Running {
+            name: name.to_owned(),
+            forward,
+            since: Instant::now(),
+            bar,
+        });
     }
 
     fn end(&self, name: &str, good: bool, says: &str) {
         let mut open = self.lock();
-        let Some(at) = open.iter().position(|r| r.name == name) else { return };
+        let Some(at) = open.iter().position(|r| r.name == name) else {
+            return;
+        };
         let running = open.remove(at);
         drop(open);
         running.bar.finish_and_clear();
-        let label = if running.forward { name.to_owned() } else { format!("undo {name}") };
+        let label = if running.forward {
+            name.to_owned()
+        } else {
+            format!("undo {name}")
+        };
         let seconds = running.since.elapsed().as_secs_f64();
         match self.mode {
             Mode::Terminal => {
-                let (colour, mark) = if good { (style::GOOD, "✓") } else { (style::BAD, "✗") };
+                let (colour, mark) = if good {
+                    (style::GOOD, "✓")
+                } else {
+                    (style::BAD, "✗")
+                };
                 let (dim, off) = (style::DIM, style::OFF);
-                self.line(&format!("  {colour}{mark}{off} {label:<24} {seconds:>6.1} s  {dim}{}{off}", shortened(says, 110)));
+                self.line(&format!(
+                    "  {colour}{mark}{off} {label:<24} {seconds:>6.1} s  {dim}{}{off}",
+                    shortened(says, 110)
+                ));
             }
-            _ => self.line(&format!("{label}: {} after {seconds:.1} s: {says}", if good { "done" } else { "failed" })),
+            _ => self.line(&format!(
+                "{label}: {} after {seconds:.1} s: {says}",
+                if good { "done" } else { "failed" }
+            )),
         }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Running>> {
-        self.open.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.open
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// Seconds since the operation began.
@@ -149,19 +186,31 @@ impl Progress for Speaker {
     }
 
     fn begun(&self, rotation: &RotationId) {
-        self.end("preflight", true, "the stack is well, and is what the files say");
+        self.end(
+            "preflight",
+            true,
+            "the stack is well, and is what the files say",
+        );
         self.line(&format!("rotation {rotation}"));
     }
 
     fn event(&self, event: &Event) {
         match event {
-            Event::Intended { step, direction, attempt } => {
+            Event::Intended {
+                step,
+                direction,
+                attempt,
+            } => {
                 if *attempt == 1 || self.lock().iter().all(|r| r.name != step.as_str()) {
                     self.start(step.as_str(), *direction == Direction::Forward);
                 }
             }
-            Event::Confirmed { step, evidence } | Event::Undone { step, evidence } => self.end(step.as_str(), true, &evidence.says),
-            Event::Failed { step, reason, .. } | Event::UndoFailed { step, reason } => self.end(step.as_str(), false, reason),
+            Event::Confirmed { step, evidence } | Event::Undone { step, evidence } => {
+                self.end(step.as_str(), true, &evidence.says)
+            }
+            Event::Failed { step, reason, .. } | Event::UndoFailed { step, reason } => {
+                self.end(step.as_str(), false, reason)
+            }
             Event::TurnedBack { reason } => {
                 let (warn, off) = (style::WARN, style::OFF);
                 self.line(&format!("{warn}going back to the old set{off}: {reason}"));
@@ -174,8 +223,12 @@ impl Progress for Speaker {
         if let Some(running) = self.lock().iter().find(|r| r.name == what) {
             if let Some(total) = total.filter(|t| *t > 0) {
                 if running.bar.length() != Some(total) {
-                    let style = ProgressStyle::with_template("  {spinner} {msg} {bar:30} {bytes} {elapsed}");
-                    running.bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+                    let style = ProgressStyle::with_template(
+                        "  {spinner} {msg} {bar:30} {bytes} {elapsed}",
+                    );
+                    running
+                        .bar
+                        .set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
                     running.bar.set_length(total);
                 }
             }

@@ -23,7 +23,11 @@ pub struct Operator {
 
 impl std::fmt::Display for Operator {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let name = self.given.as_ref().or(self.sudo_user.as_ref()).unwrap_or(&self.login);
+        let name = self
+            .given
+            .as_ref()
+            .or(self.sudo_user.as_ref())
+            .unwrap_or(&self.login);
         write!(f, "{name}@{}", self.host)
     }
 }
@@ -177,13 +181,21 @@ impl About {
 
     /// Whether application sessions end: whenever what signs or opens them changes.
     pub(crate) fn ends_sessions(&self) -> bool {
-        [SecretKind::AccessTokenKey, SecretKind::RefreshTokenKey, SecretKind::AdminPassword]
-            .into_iter()
-            .any(|kind| self.rotates(kind))
+        [
+            SecretKind::AccessTokenKey,
+            SecretKind::RefreshTokenKey,
+            SecretKind::AdminPassword,
+        ]
+        .into_iter()
+        .any(|kind| self.rotates(kind))
     }
 
     /// The services with this fate.
     pub(crate) fn services_with(&self, fate: Fate) -> Vec<String> {
-        self.services.iter().filter(|(_, s)| s.fate == fate).map(|(name, _)| name.clone()).collect()
+        self.services
+            .iter()
+            .filter(|(_, s)| s.fate == fate)
+            .map(|(name, _)| name.clone())
+            .collect()
     }
 }

@@ -18,8 +18,11 @@ pub(crate) type Seen = Vec<String>;
 impl World {
     /// Everything about `set`: application, database, containers, side by side.
     pub(crate) async fn prove(&self, set: Set, witness: Option<&Tokens>) -> Result<Seen, Finding> {
-        let (application, database, containers) =
-            tokio::join!(self.prove_application(set, witness), self.prove_database(set), self.prove_containers(set));
+        let (application, database, containers) = tokio::join!(
+            self.prove_application(set, witness),
+            self.prove_database(set),
+            self.prove_containers(set)
+        );
         Ok([application?, database?, containers?].concat())
     }
 
@@ -32,14 +35,19 @@ impl World {
         let control = database::path_checks_passwords(&endpoint);
         let wrong = async {
             match self.both(SecretKind::PostgresPassword) {
-                Some((old, new)) => database::refuses(&endpoint, if set == Set::New { old } else { new }).await,
+                Some((old, new)) => {
+                    database::refuses(&endpoint, if set == Set::New { old } else { new }).await
+                }
                 None => Ok(()),
             }
         };
-        let (accepted, control, wrong) = tokio::join!(database::accepts(&endpoint, right), control, wrong);
+        let (accepted, control, wrong) =
+            tokio::join!(database::accepts(&endpoint, right), control, wrong);
         accepted.and(control).and(wrong)?;
         Ok(vec![match self.both(SecretKind::PostgresPassword) {
-            Some(_) => format!("{endpoint}: the password logs in; the other one and a made-up one are refused"),
+            Some(_) => format!(
+                "{endpoint}: the password logs in; the other one and a made-up one are refused"
+            ),
             None => format!("{endpoint}: the password logs in, a made-up one is refused"),
         }])
     }
@@ -51,18 +59,29 @@ impl World {
         let panel = self.panel()?;
         panel.healthy().await?;
         let mut seen = vec!["the health path answers".to_owned()];
-        let Some(email) = self.about.admin_email.as_deref().filter(|_| panel.has_login()) else {
+        let Some(email) = self
+            .about
+            .admin_email
+            .as_deref()
+            .filter(|_| panel.has_login())
+        else {
             return Ok(seen);
         };
         let admin = self.value_of(SecretKind::AdminPassword, set)?;
         // One after the other: a right login resets the count of wrong ones in most applications, so it comes last.
         match self.both(SecretKind::AdminPassword) {
-            Some((old, new)) => panel.refuses_login(email, if set == Set::New { old } else { new }).await?,
+            Some((old, new)) => {
+                panel
+                    .refuses_login(email, if set == Set::New { old } else { new })
+                    .await?
+            }
             None => panel.login_can_fail(email).await?,
         }
         let tokens = panel.log_in(email, admin).await?;
         seen.push(match self.both(SecretKind::AdminPassword) {
-            Some(_) => format!("{email} logs in with the password in force; the other one is refused"),
+            Some(_) => {
+                format!("{email} logs in with the password in force; the other one is refused")
+            }
             None => format!("{email} logs in, a made-up password is refused"),
         });
         let (open, shut, dead, signed) = tokio::join!(
@@ -72,15 +91,25 @@ impl World {
             self.prove_signatures(panel, set, &tokens),
         );
         open.and(shut)?;
-        seen.push(format!("{} pages open with the session and are refused without one", panel.page_count()));
+        seen.push(format!(
+            "{} pages open with the session and are refused without one",
+            panel.page_count()
+        ));
         seen.extend(dead?);
         seen.extend(signed?);
         Ok(seen)
     }
 
     /// Tokens from before the rotation, accepted then, are refused now.
-    async fn prove_witness_dead(&self, panel: &Panel, set: Set, witness: Option<&Tokens>) -> Result<Seen, Finding> {
-        let (Set::New, Some(witness)) = (set, witness) else { return Ok(vec![]) };
+    async fn prove_witness_dead(
+        &self,
+        panel: &Panel,
+        set: Set,
+        witness: Option<&Tokens>,
+    ) -> Result<Seen, Finding> {
+        let (Set::New, Some(witness)) = (set, witness) else {
+            return Ok(vec![]);
+        };
         let mut seen = vec![];
         if self.about.rotates(SecretKind::AccessTokenKey) && panel.page_count() > 0 {
             panel.pages_refuse(Some(&witness.access)).await?;
@@ -98,23 +127,39 @@ impl World {
 
     /// The claims of a live session count under the key in force, and under no other: what is refused is the key, not the
     /// token's age or its session.
-    async fn prove_signatures(&self, panel: &Panel, set: Set, live: &Tokens) -> Result<Seen, Finding> {
+    async fn prove_signatures(
+        &self,
+        panel: &Panel,
+        set: Set,
+        live: &Tokens,
+    ) -> Result<Seen, Finding> {
         let mut seen = vec![];
         let sign = |token: &Secret, key: &Secret| {
-            jwt::resign(token, key).map_err(|e| Finding::Unknown(format!("a token cannot be signed: {e}")))
+            jwt::resign(token, key)
+                .map_err(|e| Finding::Unknown(format!("a token cannot be signed: {e}")))
         };
         if let Some((old, new)) = self.both(SecretKind::AccessTokenKey)
             && panel.page_count() > 0
         {
-            let (right, wrong) = if set == Set::New { (new, old) } else { (old, new) };
+            let (right, wrong) = if set == Set::New {
+                (new, old)
+            } else {
+                (old, new)
+            };
             panel.pages_open(&sign(&live.access, right)?).await?;
-            panel.pages_refuse(Some(&sign(&live.access, wrong)?)).await?;
+            panel
+                .pages_refuse(Some(&sign(&live.access, wrong)?))
+                .await?;
             seen.push("a live session's claims are accepted under the access key in force and refused under the other".to_owned());
         }
         if let Some((old, new)) = self.both(SecretKind::RefreshTokenKey)
             && let Some(token) = live.refresh.as_ref().filter(|_| panel.has_refresh())
         {
-            let (right, wrong) = if set == Set::New { (new, old) } else { (old, new) };
+            let (right, wrong) = if set == Set::New {
+                (new, old)
+            } else {
+                (old, new)
+            };
             // The wrong one first: an application that replaces refresh tokens accepts the right one only once.
             panel.refuses_refresh(&sign(token, wrong)?).await?;
             panel.refresh(&sign(token, right)?).await?;

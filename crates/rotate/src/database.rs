@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use keyroll_journal::RotationId;
 use keyroll_providers::postgres::{
-    ApplicationName, CellAt, Endpoint, Login, Named, PathCheck, PostgresError, Session, SessionTable, Table, proves_passwords,
-    try_login,
+    ApplicationName, CellAt, Endpoint, Login, Named, PathCheck, PostgresError, Session,
+    SessionTable, Table, proves_passwords, try_login,
 };
 use keyroll_secret::Secret;
 
@@ -25,8 +25,15 @@ pub(crate) enum InForce {
 }
 
 /// Asks with both values side by side.
-pub(crate) async fn which_logs_in(endpoint: &Endpoint, old: &Secret, new: &Secret) -> Result<InForce, Finding> {
-    let (old, new) = tokio::join!(try_login(endpoint, old, LIMIT), try_login(endpoint, new, LIMIT));
+pub(crate) async fn which_logs_in(
+    endpoint: &Endpoint,
+    old: &Secret,
+    new: &Secret,
+) -> Result<InForce, Finding> {
+    let (old, new) = tokio::join!(
+        try_login(endpoint, old, LIMIT),
+        try_login(endpoint, new, LIMIT)
+    );
     let unknown = |why: &dyn std::fmt::Display| Err(Finding::Unknown(format!("{endpoint}: {why}")));
     match (old, new) {
         (Login::Accepted, Login::Refused { .. }) => Ok(InForce::Old),
@@ -41,7 +48,9 @@ pub(crate) async fn which_logs_in(endpoint: &Endpoint, old: &Secret, new: &Secre
 pub(crate) async fn accepts(endpoint: &Endpoint, password: &Secret) -> Result<(), Finding> {
     match try_login(endpoint, password, LIMIT).await {
         Login::Accepted => Ok(()),
-        Login::Refused { code } => Err(Finding::Wrong(format!("{endpoint} refuses the password ({code})"))),
+        Login::Refused { code } => Err(Finding::Wrong(format!(
+            "{endpoint} refuses the password ({code})"
+        ))),
         Login::Unknown(why) => Err(Finding::Unknown(format!("{endpoint}: {why}"))),
     }
 }
@@ -50,7 +59,9 @@ pub(crate) async fn accepts(endpoint: &Endpoint, password: &Secret) -> Result<()
 pub(crate) async fn refuses(endpoint: &Endpoint, password: &Secret) -> Result<(), Finding> {
     match try_login(endpoint, password, LIMIT).await {
         Login::Refused { .. } => Ok(()),
-        Login::Accepted => Err(Finding::Wrong(format!("{endpoint} accepts a password that must be dead"))),
+        Login::Accepted => Err(Finding::Wrong(format!(
+            "{endpoint} accepts a password that must be dead"
+        ))),
         Login::Unknown(why) => Err(Finding::Unknown(format!("{endpoint}: {why}"))),
     }
 }
@@ -67,8 +78,13 @@ pub(crate) async fn path_checks_passwords(endpoint: &Endpoint) -> Result<(), Fin
 }
 
 /// A session named after the rotation, opened with the first of these values that is accepted.
-pub(crate) async fn session(endpoint: &Endpoint, rotation: &RotationId, candidates: &[&Secret]) -> Result<Session, PostgresError> {
-    let name = ApplicationName::of_rotation(rotation.as_str()).expect("rotation ids are short ASCII");
+pub(crate) async fn session(
+    endpoint: &Endpoint,
+    rotation: &RotationId,
+    candidates: &[&Secret],
+) -> Result<Session, PostgresError> {
+    let name =
+        ApplicationName::of_rotation(rotation.as_str()).expect("rotation ids are short ASCII");
     let mut last = None;
     for password in candidates {
         match Session::open(endpoint, password, &name, LIMIT).await {
@@ -101,7 +117,13 @@ pub(crate) fn admin_hash(spec: &AdminSpec, email: &str) -> CellAt {
 /// `schema.table`, or a table on the search path.
 fn table(key: &str, name: &str) -> Table {
     match name.split_once('.') {
-        Some((schema, table)) => Table { schema: Some(schema.to_owned()), name: Named::new(key, table) },
-        None => Table { schema: None, name: Named::new(key, name) },
+        Some((schema, table)) => Table {
+            schema: Some(schema.to_owned()),
+            name: Named::new(key, table),
+        },
+        None => Table {
+            schema: None,
+            name: Named::new(key, name),
+        },
     }
 }

@@ -101,7 +101,11 @@ pub struct Refusal {
 
 impl Refusal {
     pub(crate) fn new(code: Code, what: impl Into<String>, next: impl Into<String>) -> Self {
-        Self { code, what: what.into(), next: next.into() }
+        Self {
+            code,
+            what: what.into(),
+            next: next.into(),
+        }
     }
 }
 
@@ -142,7 +146,11 @@ impl From<Refusal> for RotateError {
 
 impl From<LockError> for Refusal {
     fn from(error: LockError) -> Self {
-        Self::new(Code::Locked, error.to_string(), "run `keyroll status` to see what it does")
+        Self::new(
+            Code::Locked,
+            error.to_string(),
+            "run `keyroll status` to see what it does",
+        )
     }
 }
 
@@ -153,7 +161,11 @@ impl From<JournalError> for Refusal {
             JournalError::NoSuchRotation(_) => {
                 Self::new(Code::Selection, error.to_string(), "check the name")
             }
-            other => Self::new(Code::State, other.to_string(), "mend the state directory first"),
+            other => Self::new(
+                Code::State,
+                other.to_string(),
+                "mend the state directory first",
+            ),
         }
     }
 }

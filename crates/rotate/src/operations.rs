@@ -5,7 +5,8 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use keyroll_audit::{Body, Head, Record, system_journal};
 use keyroll_journal::{
-    Ending, Event, Journal, Kept, Lock, NewRotation, NewVersion, Rotation, RotationId, VersionState, Writer,
+    Ending, Event, Journal, Kept, Lock, NewRotation, NewVersion, Rotation, RotationId,
+    VersionState, Writer,
 };
 use keyroll_saga::{Limits, State, StepCx, StepState, Stop, Watcher, drive};
 use keyroll_secret::{Identity, Secret};
@@ -14,7 +15,9 @@ use crate::about::{About, Operator, Reason};
 use crate::error::{Code, Refusal, RotateError, unfinished};
 use crate::preflight::{self, Ready};
 use crate::profile::Profile;
-use crate::report::{Outcome, PlanReport, Progress, SecretStatus, StatusReport, UnfinishedReport, VerifyReport};
+use crate::report::{
+    Outcome, PlanReport, Progress, SecretStatus, StatusReport, UnfinishedReport, VerifyReport,
+};
 use crate::world::{Set, VALUE, World};
 use crate::{outcome, recovery, steps, trail, world};
 
@@ -62,7 +65,12 @@ impl Keyroll {
 
     fn identity(&self) -> Result<Identity, RotateError> {
         Identity::load_or_create(&self.profile.paths.identity).map_err(|e| {
-            Refusal::new(Code::State, e.to_string(), "mend the identity file, or restore it from your copy").into()
+            Refusal::new(
+                Code::State,
+                e.to_string(),
+                "mend the identity file, or restore it from your copy",
+            )
+            .into()
         })
     }
 
@@ -78,27 +86,50 @@ impl Keyroll {
     fn open(&self) -> Result<(Journal, Lock), RotateError> {
         let state = &self.profile.paths.state;
         let journal = Journal::open(state)?;
-        let lock = Lock::acquire(state, &self.profile.root, Timestamp::now()).map_err(Refusal::from)?;
+        let lock =
+            Lock::acquire(state, &self.profile.root, Timestamp::now()).map_err(Refusal::from)?;
         // A trail that was tampered with is found while nothing has happened yet.
         keyroll_audit::verify(journal.audit()?, None).map_err(|broken| {
-            Refusal::new(Code::State, broken.to_string(), "see `keyroll audit verify`; keep a copy of the state directory")
+            Refusal::new(
+                Code::State,
+                broken.to_string(),
+                "see `keyroll audit verify`; keep a copy of the state directory",
+            )
         })?;
         Ok((journal, lock))
     }
 
     fn check(request: &Request) -> Result<(), RotateError> {
         if request.force_unhealthy && request.reason != Reason::Incident {
-            return Err(Refusal::new(Code::Sick, "--force-unhealthy is for incidents", "add --reason incident").into());
+            return Err(Refusal::new(
+                Code::Sick,
+                "--force-unhealthy is for incidents",
+                "add --reason incident",
+            )
+            .into());
         }
         Ok(())
     }
 
     /// What a rotation would do. Looks at the running stack, and changes nothing.
-    pub async fn plan(&self, request: &Request, progress: &dyn Progress) -> Result<PlanReport, RotateError> {
+    pub async fn plan(
+        &self,
+        request: &Request,
+        progress: &dyn Progress,
+    ) -> Result<PlanReport, RotateError> {
         Self::check(request)?;
         let (journal, _lock) = self.open_alone()?;
         let identity = self.identity()?;
-        let ready = preflight::look(&self.profile, &self.operator, request, None, &journal, &identity, progress).await?;
+        let ready = preflight::look(
+            &self.profile,
+            &self.operator,
+            request,
+            None,
+            &journal,
+            &identity,
+            progress,
+        )
+        .await?;
         Ok(ready.report)
     }
 
@@ -113,8 +144,18 @@ impl Keyroll {
         Self::check(request)?;
         let (journal, lock) = self.open_alone()?;
         let identity = self.identity()?;
-        let ready = preflight::look(&self.profile, &self.operator, request, None, &journal, &identity, progress).await?;
-        self.carry_out(journal, &lock, identity, ready, progress, approve, control).await
+        let ready = preflight::look(
+            &self.profile,
+            &self.operator,
+            request,
+            None,
+            &journal,
+            &identity,
+            progress,
+        )
+        .await?;
+        self.carry_out(journal, &lock, identity, ready, progress, approve, control)
+            .await
     }
 
     /// Takes a completed rotation back: a new rotation to the values that it replaced.
@@ -131,11 +172,26 @@ impl Keyroll {
         let identity = self.identity()?;
         let kept = self.kept_values(&journal, &identity, rotation, request)?;
         let names = kept.iter().map(|(name, _)| name.clone()).collect();
-        let request = Request { names, ..request.clone() };
-        let back = preflight::TakesBack { rotation: rotation.clone(), values: kept.into_iter().collect() };
-        let ready =
-            preflight::look(&self.profile, &self.operator, &request, Some(back), &journal, &identity, progress).await?;
-        self.carry_out(journal, &lock, identity, ready, progress, approve, control).await
+        let request = Request {
+            names,
+            ..request.clone()
+        };
+        let back = preflight::TakesBack {
+            rotation: rotation.clone(),
+            values: kept.into_iter().collect(),
+        };
+        let ready = preflight::look(
+            &self.profile,
+            &self.operator,
+            &request,
+            Some(back),
+            &journal,
+            &identity,
+            progress,
+        )
+        .await?;
+        self.carry_out(journal, &lock, identity, ready, progress, approve, control)
+            .await
     }
 
     fn kept_values(
@@ -149,28 +205,50 @@ impl Keyroll {
         let about = about_of(&rotation)?;
         let refuse = |what: String, next: &str| Err(Refusal::new(Code::Expired, what, next).into());
         if rotation.ending != Some(Ending::Completed) {
-            return refuse(format!("rotation {id} did not end Completed, so there is nothing to take back"), "see `keyroll status`");
+            return refuse(
+                format!("rotation {id} did not end Completed, so there is nothing to take back"),
+                "see `keyroll status`",
+            );
         }
         if about.reason == Reason::Incident && !request.force_unhealthy {
             return refuse(
-                format!("rotation {id} was done because of an incident: its old values may have leaked"),
+                format!(
+                    "rotation {id} was done because of an incident: its old values may have leaked"
+                ),
                 "rotate again instead, or add --reason incident --force-unhealthy",
             );
         }
         let (pairs, _) = match world::unseal(journal, identity, id, &about) {
             Ok(values) => values,
-            Err(why) => return refuse(format!("{why}: the values of {id} are no longer kept"), "rotate again instead"),
+            Err(why) => {
+                return refuse(
+                    format!("{why}: the values of {id} are no longer kept"),
+                    "rotate again instead",
+                );
+            }
         };
         for fact in &about.secrets {
-            let current = journal.versions_of(&fact.name)?.into_iter().find(|v| v.state == VersionState::Current);
+            let current = journal
+                .versions_of(&fact.name)?
+                .into_iter()
+                .find(|v| v.state == VersionState::Current);
             if current.is_none_or(|c| c.fingerprint != fact.new) {
-                return refuse(format!("{} was rotated again since {id}", fact.name), "take the latest rotation back first");
+                return refuse(
+                    format!("{} was rotated again since {id}", fact.name),
+                    "take the latest rotation back first",
+                );
             }
         }
-        Ok(pairs.into_iter().map(|(name, pair)| (name, pair.old)).collect())
+        Ok(pairs
+            .into_iter()
+            .map(|(name, pair)| (name, pair.old))
+            .collect())
     }
 
-    #[expect(clippy::too_many_arguments, reason = "everything that was opened for looking is handed over, once")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "everything that was opened for looking is handed over, once"
+    )]
     async fn carry_out(
         &self,
         journal: Journal,
@@ -191,7 +269,10 @@ impl Keyroll {
         let keep = SignedDuration::from_hours(24 * i64::from(self.profile.limits.keep_days));
         writer.purge(now - keep)?;
         let id = ready.id.clone();
-        writer.begin(&sealed(&ready, &identity).map_err(RotateError::Failed)?, now)?;
+        writer.begin(
+            &sealed(&ready, &identity).map_err(RotateError::Failed)?,
+            now,
+        )?;
         progress.begun(&id);
         let redactor = world::redactor(&ready.pairs, &ready.others);
         let world = World {
@@ -209,7 +290,11 @@ impl Keyroll {
     }
 
     /// Goes on with the unfinished rotation, forward unless it had turned back already. `None` when there is none.
-    pub async fn resume(&self, progress: &dyn Progress, control: &Control) -> Result<Option<Outcome>, RotateError> {
+    pub async fn resume(
+        &self,
+        progress: &dyn Progress,
+        control: &Control,
+    ) -> Result<Option<Outcome>, RotateError> {
         let (journal, lock) = self.open()?;
         let Some(rotation) = journal.unfinished()? else {
             let mut writer = journal.take_over(&lock)?;
@@ -219,19 +304,27 @@ impl Keyroll {
         };
         let identity = self.identity()?;
         let about = about_of(&rotation)?;
-        let (pairs, others) = world::unseal(&journal, &identity, &rotation.id, &about).map_err(RotateError::Failed)?;
+        let (pairs, others) = world::unseal(&journal, &identity, &rotation.id, &about)
+            .map_err(RotateError::Failed)?;
         let mut writer = journal.take_over(&lock)?;
         control.arm(&mut writer);
         progress.begun(&rotation.id);
-        let world = recovery::world(about, identity, pairs, others, &rotation.id).map_err(RotateError::Failed)?;
+        let world = recovery::world(about, identity, pairs, others, &rotation.id)
+            .map_err(RotateError::Failed)?;
         // What the killed one started must be gone before anything is looked at: it could still change what is seen.
-        recovery::end_orphans(&world, &rotation.id, progress).await.map_err(|reason| RotateError::Interrupted {
-            rotation: rotation.id.clone(),
-            reason,
-        })?;
-        let resumed = Event::Resumed { by: self.operator.to_string() };
+        recovery::end_orphans(&world, &rotation.id, progress)
+            .await
+            .map_err(|reason| RotateError::Interrupted {
+                rotation: rotation.id.clone(),
+                reason,
+            })?;
+        let resumed = Event::Resumed {
+            by: self.operator.to_string(),
+        };
         writer.append(&rotation.id, &resumed, Timestamp::now())?;
-        go_on(Arc::new(writer), rotation.id, world, progress, control).await.map(Some)
+        go_on(Arc::new(writer), rotation.id, world, progress, control)
+            .await
+            .map(Some)
     }
 
     /// Checks the running stack as a consumer would, with the values that should be in force. Changes nothing.
@@ -240,8 +333,16 @@ impl Keyroll {
         let world = preflight::bystander(&self.profile, &self.operator, identity, progress).await?;
         let clean = |text: &str| world.clean(text);
         Ok(match world.prove(Set::Old, None).await {
-            Ok(seen) => VerifyReport { well: true, seen, found: vec![] },
-            Err(finding) => VerifyReport { well: false, seen: vec![], found: vec![clean(&finding.to_string())] },
+            Ok(seen) => VerifyReport {
+                well: true,
+                seen,
+                found: vec![],
+            },
+            Err(finding) => VerifyReport {
+                well: false,
+                seen: vec![],
+                found: vec![clean(&finding.to_string())],
+            },
         })
     }
 
@@ -308,8 +409,12 @@ impl std::fmt::Debug for Control {
 }
 
 pub(crate) fn about_of(rotation: &Rotation) -> Result<About, RotateError> {
-    serde_json::from_value(rotation.about.clone())
-        .map_err(|e| RotateError::Failed(format!("what is stored about rotation {} cannot be read: {e}", rotation.id)))
+    serde_json::from_value(rotation.about.clone()).map_err(|e| {
+        RotateError::Failed(format!(
+            "what is stored about rotation {} cannot be read: {e}",
+            rotation.id
+        ))
+    })
 }
 
 /// Everything that is committed before the first effect: the new values, those they replace, and what undo needs.
@@ -335,13 +440,24 @@ fn sealed(ready: &Ready, identity: &Identity) -> Result<NewRotation, String> {
     }
     let mut kept = vec![];
     for (name, secret) in &ready.keep {
-        kept.push(Kept { name: name.clone(), sealed: seal(secret)? });
+        kept.push(Kept {
+            name: name.clone(),
+            sealed: seal(secret)?,
+        });
     }
     for (name, secret) in &ready.others {
-        kept.push(Kept { name: format!("{VALUE}{name}"), sealed: seal(secret)? });
+        kept.push(Kept {
+            name: format!("{VALUE}{name}"),
+            sealed: seal(secret)?,
+        });
     }
     let about = serde_json::to_value(&ready.about).map_err(|e| e.to_string())?;
-    Ok(NewRotation { id: ready.id.clone(), about, versions, kept })
+    Ok(NewRotation {
+        id: ready.id.clone(),
+        about,
+        versions,
+        kept,
+    })
 }
 
 async fn go_on(
@@ -351,11 +467,16 @@ async fn go_on(
     progress: &dyn Progress,
     control: &Control,
 ) -> Result<Outcome, RotateError> {
-    let interrupted = |reason: String| RotateError::Interrupted { rotation: id.clone(), reason };
+    let interrupted = |reason: String| RotateError::Interrupted {
+        rotation: id.clone(),
+        reason,
+    };
     let world = Arc::new(world);
     let cx = StepCx::new(id.clone(), writer.clone(), control.stop.clone());
     let plan = steps::plan(&world);
-    let ending = drive(&plan, &cx, Limits::default(), &Told(progress)).await.map_err(|e| interrupted(e.to_string()))?;
+    let ending = drive(&plan, &cx, Limits::default(), &Told(progress))
+        .await
+        .map_err(|e| interrupted(e.to_string()))?;
     close(&writer, &id).map_err(|e| interrupted(e.to_string()))?;
     outcome::of(&writer, &id, ending).map_err(|e| interrupted(e.to_string()))
 }
@@ -373,10 +494,26 @@ fn close(writer: &Writer, id: &RotationId) -> Result<(), RotateError> {
     if ending == Ending::Compensated && world::has_pending(writer, id)? {
         writer.discard_pending(id, Timestamp::now())?;
     }
-    if trail::find(writer, id.as_str(), ending).map_err(RotateError::Failed)?.is_none() {
+    if trail::find(writer, id.as_str(), ending)
+        .map_err(RotateError::Failed)?
+        .is_none()
+    {
         let now = Timestamp::now();
-        let body = trail::rotated(&rotation, &about_of(&rotation)?, &records, ending, reason, now);
-        trail::append(writer, body, std::path::Path::new(system_journal::SOCKET), now).map_err(RotateError::Failed)?;
+        let body = trail::rotated(
+            &rotation,
+            &about_of(&rotation)?,
+            &records,
+            ending,
+            reason,
+            now,
+        );
+        trail::append(
+            writer,
+            body,
+            std::path::Path::new(system_journal::SOCKET),
+            now,
+        )
+        .map_err(RotateError::Failed)?;
     }
     Ok(())
 }
@@ -401,15 +538,24 @@ fn settle(writer: &Writer) -> Result<(), RotateError> {
 }
 
 fn secret_status(journal: Option<&Journal>, name: &str) -> Result<SecretStatus, RotateError> {
-    let versions = journal.map(|j| j.versions_of(name)).transpose()?.unwrap_or_default();
+    let versions = journal
+        .map(|j| j.versions_of(name))
+        .transpose()?
+        .unwrap_or_default();
     let current = versions.iter().find(|v| v.state == VersionState::Current);
     // A value that keyroll only met has never been rotated by it: it was stored as current by the rotation that replaced it.
     let rotated = current.filter(|v| v.changed_at != v.made_at);
     let now = Timestamp::now();
     Ok(SecretStatus {
         name: name.to_owned(),
-        version: versions.iter().filter(|v| v.changed_at != v.made_at && v.state == VersionState::Current).count()
-            + versions.iter().filter(|v| v.state == VersionState::Retired).count(),
+        version: versions
+            .iter()
+            .filter(|v| v.changed_at != v.made_at && v.state == VersionState::Current)
+            .count()
+            + versions
+                .iter()
+                .filter(|v| v.state == VersionState::Retired)
+                .count(),
         fingerprint: current.map(|v| v.fingerprint.clone()),
         rotated_at: rotated.map(|v| v.changed_at),
         age_days: rotated.map(|v| now.duration_since(v.changed_at).as_hours() / 24),
@@ -417,15 +563,27 @@ fn secret_status(journal: Option<&Journal>, name: &str) -> Result<SecretStatus, 
     })
 }
 
-fn unfinished_report(journal: &Journal, rotation: &Rotation) -> Result<UnfinishedReport, RotateError> {
+fn unfinished_report(
+    journal: &Journal,
+    rotation: &Rotation,
+) -> Result<UnfinishedReport, RotateError> {
     let records = journal.records(&rotation.id)?;
     let about = about_of(rotation)?;
     let shape = steps::shape(&about);
-    let state = State::replay(&shape, records.iter().map(|r| &r.event)).map_err(|e| RotateError::Failed(e.to_string()))?;
+    let state = State::replay(&shape, records.iter().map(|r| &r.event))
+        .map_err(|e| RotateError::Failed(e.to_string()))?;
     let (phase, next) = match state.phase() {
-        keyroll_saga::Phase::Forward => ("forward", "`keyroll resume` goes on; it takes everything back if a step fails"),
-        keyroll_saga::Phase::Backward { .. } => ("backward", "`keyroll resume` goes on taking it back"),
-        keyroll_saga::Phase::Ended { .. } => ("stuck", "mend what the last record names, then `keyroll resume`"),
+        keyroll_saga::Phase::Forward => (
+            "forward",
+            "`keyroll resume` goes on; it takes everything back if a step fails",
+        ),
+        keyroll_saga::Phase::Backward { .. } => {
+            ("backward", "`keyroll resume` goes on taking it back")
+        }
+        keyroll_saga::Phase::Ended { .. } => (
+            "stuck",
+            "mend what the last record names, then `keyroll resume`",
+        ),
     };
     let name = |s: &StepState| match s {
         StepState::Waiting => "waiting".to_owned(),
@@ -441,7 +599,10 @@ fn unfinished_report(journal: &Journal, rotation: &Rotation) -> Result<Unfinishe
         rotation: rotation.id.clone(),
         begun_at: rotation.begun_at,
         phase: phase.into(),
-        steps: shape.names().map(|n| (n.to_string(), name(state.step(n)))).collect(),
+        steps: shape
+            .names()
+            .map(|n| (n.to_string(), name(state.step(n))))
+            .collect(),
         next: next.into(),
     })
 }

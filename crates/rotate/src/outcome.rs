@@ -13,7 +13,11 @@ use crate::report::{Outcome, StepReport};
 use crate::steps::names;
 use crate::trail;
 
-pub(crate) fn of(journal: &Journal, id: &RotationId, ending: Ending) -> Result<Outcome, RotateError> {
+pub(crate) fn of(
+    journal: &Journal,
+    id: &RotationId,
+    ending: Ending,
+) -> Result<Outcome, RotateError> {
     let rotation = journal.rotation(id)?;
     let about = about_of(&rotation)?;
     let records = journal.records(id)?;
@@ -32,7 +36,9 @@ pub(crate) fn of(journal: &Journal, id: &RotationId, ending: Ending) -> Result<O
             });
         };
         match &record.event {
-            Event::Intended { step, attempt: 1, .. } => {
+            Event::Intended {
+                step, attempt: 1, ..
+            } => {
                 since.insert(step.to_string(), record.at);
             }
             Event::Applied { step, receipt, .. } if step.as_str() == names::SUMMARY => {

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use keyroll_providers::http::{
-    Answer, BudgetSpent, Carry, Client, ClientError, LoginAnswer, LoginSpec, PageAnswer, PageCheck, PageSpec, RefreshSpec,
-    Refusals, SendRefresh, Tls, TokenAt, Tokens, WrongLoginBudget,
+    Answer, BudgetSpent, Carry, Client, ClientError, LoginAnswer, LoginSpec, PageAnswer, PageCheck,
+    PageSpec, RefreshSpec, Refusals, SendRefresh, Tls, TokenAt, Tokens, WrongLoginBudget,
 };
 use keyroll_secret::{Format, Secret};
 
@@ -54,8 +54,15 @@ fn token_at(spec: &TokenSpec) -> TokenAt {
 
 impl Panel {
     pub(crate) fn new(spec: &HttpSpec, limits: LimitSpec) -> Result<Self, ClientError> {
-        let tls = Tls { ca_file: spec.ca_file.clone(), connect_to: spec.connect_to };
-        let client = Client::new(&spec.base_url, &tls, Duration::from_secs(limits.request_seconds))?;
+        let tls = Tls {
+            ca_file: spec.ca_file.clone(),
+            connect_to: spec.connect_to,
+        };
+        let client = Client::new(
+            &spec.base_url,
+            &tls,
+            Duration::from_secs(limits.request_seconds),
+        )?;
         let refused = Refusals::new(spec.refused.iter().copied()).unwrap_or_default();
         let login = spec.login.as_ref().map(|l| LoginSpec {
             path: l.path.clone(),
@@ -81,14 +88,24 @@ impl Panel {
             .iter()
             .map(|path| PageSpec {
                 path: path.clone(),
-                carry: spec.session_cookie.clone().map_or(Carry::Bearer, Carry::Cookie),
+                carry: spec
+                    .session_cookie
+                    .clone()
+                    .map_or(Carry::Bearer, Carry::Cookie),
                 refused: refused.clone(),
                 login_path: spec.login_page.clone(),
             })
             .collect();
         let wrong_limit = spec.login.as_ref().map_or(0, |l| l.wrong_limit);
         let budget = WrongLoginBudget::new(wrong_limit, 0);
-        Ok(Self { client, health: spec.health.clone(), login, refresh, pages, budget })
+        Ok(Self {
+            client,
+            health: spec.health.clone(),
+            login,
+            refresh,
+            pages,
+            budget,
+        })
     }
 
     pub(crate) fn has_login(&self) -> bool {
@@ -107,39 +124,59 @@ impl Panel {
     pub(crate) async fn healthy(&self) -> Result<(), Finding> {
         match self.client.health(&self.health).await {
             Answer::Status { status, .. } if (200..300).contains(&status) => Ok(()),
-            Answer::Status { status, .. } => Err(Finding::Wrong(format!("{} answers {status}", self.health))),
+            Answer::Status { status, .. } => {
+                Err(Finding::Wrong(format!("{} answers {status}", self.health)))
+            }
             Answer::Unknown(why) => Err(Finding::Unknown(format!("{}: {why}", self.health))),
         }
     }
 
     async fn try_login(&self, email: &str, password: &Secret) -> Result<LoginAnswer, Finding> {
-        let login = self.login.as_ref().ok_or_else(|| Finding::Unknown("the profile has no [http.login]".into()))?;
-        Ok(self.client.login(login, email, password, &self.budget).await?)
+        let login = self
+            .login
+            .as_ref()
+            .ok_or_else(|| Finding::Unknown("the profile has no [http.login]".into()))?;
+        Ok(self
+            .client
+            .login(login, email, password, &self.budget)
+            .await?)
     }
 
     /// Logs in; a refusal is `Wrong`.
     pub(crate) async fn log_in(&self, email: &str, password: &Secret) -> Result<Tokens, Finding> {
         match self.try_login(email, password).await? {
             LoginAnswer::Accepted(tokens) => Ok(tokens),
-            LoginAnswer::Refused(status) => Err(Finding::Wrong(format!("the login of {email} is refused ({status})"))),
+            LoginAnswer::Refused(status) => Err(Finding::Wrong(format!(
+                "the login of {email} is refused ({status})"
+            ))),
             LoginAnswer::Unknown(why) => Err(Finding::Unknown(format!("login of {email}: {why}"))),
         }
     }
 
     /// Shows that this password does not log in; counts against the limit of wrong logins.
-    pub(crate) async fn refuses_login(&self, email: &str, password: &Secret) -> Result<(), Finding> {
+    pub(crate) async fn refuses_login(
+        &self,
+        email: &str,
+        password: &Secret,
+    ) -> Result<(), Finding> {
         match self.try_login(email, password).await? {
             LoginAnswer::Refused(_) => Ok(()),
-            LoginAnswer::Accepted(_) => Err(Finding::Wrong(format!("a password that must be dead logs {email} in"))),
+            LoginAnswer::Accepted(_) => Err(Finding::Wrong(format!(
+                "a password that must be dead logs {email} in"
+            ))),
             LoginAnswer::Unknown(why) => Err(Finding::Unknown(format!("login of {email}: {why}"))),
         }
     }
 
     /// The negative control of logins: a password just made, which nobody can have, is refused.
     pub(crate) async fn login_can_fail(&self, email: &str) -> Result<(), Finding> {
-        let wrong = Format::default().generate().map_err(|e| Finding::Unknown(e.to_string()))?;
+        let wrong = Format::default()
+            .generate()
+            .map_err(|e| Finding::Unknown(e.to_string()))?;
         match self.refuses_login(email, &wrong).await {
-            Err(Finding::Wrong(_)) => Err(Finding::Wrong(format!("a wrong password logs {email} in: no login proves anything here"))),
+            Err(Finding::Wrong(_)) => Err(Finding::Wrong(format!(
+                "a wrong password logs {email} in: no login proves anything here"
+            ))),
             other => other,
         }
     }
@@ -158,13 +195,17 @@ impl Panel {
         let answers = futures_util::future::join_all(self.pages.iter().map(|page| async {
             match (self.client.page(page, access).await, open) {
                 (PageAnswer::Served(_), true) | (PageAnswer::Refused(_), false) => Ok(()),
-                (PageAnswer::Served(status), false) => {
-                    Err(Finding::Wrong(format!("{} is served ({status}) to a session that must be dead", page.path)))
+                (PageAnswer::Served(status), false) => Err(Finding::Wrong(format!(
+                    "{} is served ({status}) to a session that must be dead",
+                    page.path
+                ))),
+                (PageAnswer::Refused(status), true) => Err(Finding::Wrong(format!(
+                    "{} refuses a live session ({status})",
+                    page.path
+                ))),
+                (PageAnswer::Unknown(why), _) => {
+                    Err(Finding::Unknown(format!("{}: {why}", page.path)))
                 }
-                (PageAnswer::Refused(status), true) => {
-                    Err(Finding::Wrong(format!("{} refuses a live session ({status})", page.path)))
-                }
-                (PageAnswer::Unknown(why), _) => Err(Finding::Unknown(format!("{}: {why}", page.path))),
             }
         }))
         .await;
@@ -182,7 +223,9 @@ impl Panel {
                         page.path
                     )));
                 }
-                PageCheck::Unknown(why) => return Err(Finding::Unknown(format!("{}: {why}", page.path))),
+                PageCheck::Unknown(why) => {
+                    return Err(Finding::Unknown(format!("{}: {why}", page.path)));
+                }
             }
         }
         Ok(())
@@ -192,7 +235,9 @@ impl Panel {
     pub(crate) async fn refresh(&self, token: &Secret) -> Result<Option<Secret>, Finding> {
         match self.try_refresh(token).await? {
             LoginAnswer::Accepted(tokens) => Ok(tokens.refresh),
-            LoginAnswer::Refused(status) => Err(Finding::Wrong(format!("a live refresh token is refused ({status})"))),
+            LoginAnswer::Refused(status) => Err(Finding::Wrong(format!(
+                "a live refresh token is refused ({status})"
+            ))),
             LoginAnswer::Unknown(why) => Err(Finding::Unknown(format!("refresh: {why}"))),
         }
     }
@@ -201,13 +246,18 @@ impl Panel {
     pub(crate) async fn refuses_refresh(&self, token: &Secret) -> Result<(), Finding> {
         match self.try_refresh(token).await? {
             LoginAnswer::Refused(_) => Ok(()),
-            LoginAnswer::Accepted(_) => Err(Finding::Wrong("a refresh token that must be dead is accepted".into())),
+            LoginAnswer::Accepted(_) => Err(Finding::Wrong(
+                "a refresh token that must be dead is accepted".into(),
+            )),
             LoginAnswer::Unknown(why) => Err(Finding::Unknown(format!("refresh: {why}"))),
         }
     }
 
     async fn try_refresh(&self, token: &Secret) -> Result<LoginAnswer, Finding> {
-        let spec = self.refresh.as_ref().ok_or_else(|| Finding::Unknown("the profile has no [http.refresh]".into()))?;
+        let spec = self
+            .refresh
+            .as_ref()
+            .ok_or_else(|| Finding::Unknown("the profile has no [http.refresh]".into()))?;
         Ok(self.client.refresh(spec, token).await)
     }
 }

@@ -26,21 +26,39 @@ pub(crate) fn world(
 ) -> Result<World, String> {
     let redactor = redactor(&pairs, &others);
     let socket = &about.profile.compose.socket;
-    let engine = Engine::connect(socket, id.as_str()).map_err(|e| format!("{}: {e}", socket.display()))?;
+    let engine =
+        Engine::connect(socket, id.as_str()).map_err(|e| format!("{}: {e}", socket.display()))?;
     let cli = Cli::new(about.project.clone(), socket, id.as_str(), redactor.clone());
     let panel = match &about.profile.http {
         Some(http) => Some(Panel::new(http, about.profile.limits).map_err(|e| e.to_string())?),
         None => None,
     };
-    Ok(World { about, identity, redactor, engine, cli, pairs, others, panel, staged: std::sync::Mutex::default() })
+    Ok(World {
+        about,
+        identity,
+        redactor,
+        engine,
+        cli,
+        pairs,
+        others,
+        panel,
+        staged: std::sync::Mutex::default(),
+    })
 }
 
 /// Ends what the killed run left: its children, its commands in containers, its database sessions.
-pub(crate) async fn end_orphans(world: &World, id: &RotationId, progress: &dyn Progress) -> Result<(), String> {
+pub(crate) async fn end_orphans(
+    world: &World,
+    id: &RotationId,
+    progress: &dyn Progress,
+) -> Result<(), String> {
     let left = orphans::find(id.as_str());
     if !left.is_empty() {
         let names: Vec<&str> = left.iter().map(|o| o.name.as_str()).collect();
-        progress.looking(&format!("ending what the killed run left: {}", names.join(", ")));
+        progress.looking(&format!(
+            "ending what the killed run left: {}",
+            names.join(", ")
+        ));
         orphans::end(&left, LIMIT).await?;
     }
     if world.about.database.is_some()
@@ -49,7 +67,10 @@ pub(crate) async fn end_orphans(world: &World, id: &RotationId, progress: &dyn P
         // A statement that was sent goes on in the server although its client is gone. If the database cannot be reached now,
         // the steps' own observations find out.
         let name = ApplicationName::of_rotation(id.as_str()).map_err(|e| e.to_string())?;
-        let ended = session.terminate_own_backends(&name, LIMIT).await.map_err(|e| world.clean(&e.to_string()))?;
+        let ended = session
+            .terminate_own_backends(&name, LIMIT)
+            .await
+            .map_err(|e| world.clean(&e.to_string()))?;
         if !ended.left.is_empty() {
             return Err("a database session of the killed run does not end".into());
         }

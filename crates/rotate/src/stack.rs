@@ -30,22 +30,37 @@ impl World {
         self.cli.up(services, self.about.build, UP).await?;
         let after = self.engine.volumes_and_networks().await?;
         if let Some(new) = after.iter().find(|name| !before.contains(name)) {
-            return Err(format!("recreating the containers made {new}: they may run beside the old data, not on it"));
+            return Err(format!(
+                "recreating the containers made {new}: they may run beside the old data, not on it"
+            ));
         }
         if self.about.build {
             return Ok(());
         }
         for container in self.containers().await.map_err(|e| e.to_string())? {
-            let ran = self.about.services.get(&container.service).map(|s| s.image.as_str());
-            if services.contains(&container.service) && ran.is_some_and(|image| image != container.image_id) {
-                return Err(format!("{} now runs another image than before: its tag was moved meanwhile", container.name));
+            let ran = self
+                .about
+                .services
+                .get(&container.service)
+                .map(|s| s.image.as_str());
+            if services.contains(&container.service)
+                && ran.is_some_and(|image| image != container.image_id)
+            {
+                return Err(format!(
+                    "{} now runs another image than before: its tag was moved meanwhile",
+                    container.name
+                ));
             }
         }
         Ok(())
     }
 
     /// Waits until these services are healthy, or run where they have no health check. Listens to the engine's events.
-    pub(crate) async fn wait_healthy(&self, services: &[String], limit: Duration) -> Result<(), Finding> {
+    pub(crate) async fn wait_healthy(
+        &self,
+        services: &[String],
+        limit: Duration,
+    ) -> Result<(), Finding> {
         // Listening begins before looking: what happens in between is not missed.
         let mut changes = Box::pin(self.engine.changes(&self.about.project.name));
         let deadline = tokio::time::Instant::now() + limit;
@@ -56,11 +71,15 @@ impl World {
                 let container = containers.iter().find(|c| c.service == *service);
                 match container.map(|c| (c, state_of(c))) {
                     Some((_, State::Well)) => {}
-                    Some((container, State::Dead(why))) => return Err(self.dead(container, &why).await),
+                    Some((container, State::Dead(why))) => {
+                        return Err(self.dead(container, &why).await);
+                    }
                     Some((_, State::Coming)) | None => waiting = Some(service),
                 }
             }
-            let Some(service) = waiting else { return Ok(()) };
+            let Some(service) = waiting else {
+                return Ok(());
+            };
             // Events come at once; the short limit covers an event stream that ended.
             let next = tokio::time::timeout(Duration::from_millis(500), changes.next());
             match tokio::time::timeout_at(deadline, next).await {
@@ -71,7 +90,9 @@ impl World {
                     let why = format!("was not healthy within {} s", limit.as_secs());
                     return match containers.iter().find(|c| c.service == *service) {
                         Some(container) => Err(self.dead(container, &why).await),
-                        None => Err(Finding::Wrong(format!("service {service} {why}: it has no container"))),
+                        None => Err(Finding::Wrong(format!(
+                            "service {service} {why}: it has no container"
+                        ))),
                     };
                 }
             }
@@ -79,8 +100,16 @@ impl World {
     }
 
     async fn dead(&self, container: &Container, why: &str) -> Finding {
-        let lines = self.engine.logs(&container.id, 0, 5).await.unwrap_or_default();
-        Finding::Wrong(self.clean(&format!("{} {why}; its last lines: {}", container.name, lines.join(" | "))))
+        let lines = self
+            .engine
+            .logs(&container.id, 0, 5)
+            .await
+            .unwrap_or_default();
+        Finding::Wrong(self.clean(&format!(
+            "{} {why}; its last lines: {}",
+            container.name,
+            lines.join(" | ")
+        )))
     }
 
     /// Every running consumer has this set's values where the secrets were found, and the other set's nowhere.
@@ -94,15 +123,30 @@ impl World {
             }
             for fact in &self.about.secrets {
                 let pair = &self.pairs[&fact.name];
-                let (right, wrong) = if set == Set::New { (&pair.new, &pair.old) } else { (&pair.old, &pair.new) };
-                if let Some((key, _)) = container.env.iter().find(|(_, v)| holds(v.expose(), wrong).is_some()) {
-                    return Err(Finding::Wrong(format!("{} still has another value of {} in {key}", container.name, fact.name)));
+                let (right, wrong) = if set == Set::New {
+                    (&pair.new, &pair.old)
+                } else {
+                    (&pair.old, &pair.new)
+                };
+                if let Some((key, _)) = container
+                    .env
+                    .iter()
+                    .find(|(_, v)| holds(v.expose(), wrong).is_some())
+                {
+                    return Err(Finding::Wrong(format!(
+                        "{} still has another value of {} in {key}",
+                        container.name, fact.name
+                    )));
                 }
                 let here = fact.uses.iter().filter(|u| u.service == container.service);
-                for (key, embedded) in here.filter_map(|u| Some((u.env_key.as_ref()?, u.embedded))) {
+                for (key, embedded) in here.filter_map(|u| Some((u.env_key.as_ref()?, u.embedded)))
+                {
                     let fits = |v: &Secret| holds(v.expose(), right) == Some(embedded);
                     if !container.env.get(key).is_some_and(fits) {
-                        return Err(Finding::Wrong(format!("{} does not have the value of {} in {key}", container.name, fact.name)));
+                        return Err(Finding::Wrong(format!(
+                            "{} does not have the value of {} in {key}",
+                            container.name, fact.name
+                        )));
                     }
                     places += 1;
                 }
@@ -111,7 +155,9 @@ impl World {
         Ok(if places == 0 {
             vec![]
         } else {
-            vec![format!("the running containers have the values in force in all {places} places")]
+            vec![format!(
+                "the running containers have the values in force in all {places} places"
+            )]
         })
     }
 
@@ -120,11 +166,24 @@ impl World {
         let unknown = |e: String| Finding::Unknown(self.clean(&e));
         let resolved = self.cli.resolved(None).await.map_err(unknown)?;
         for container in self.containers().await? {
-            let recreated = self.about.services.get(&container.service).is_some_and(|s| s.fate == Fate::Recreated);
-            let Some(service) = resolved.get(&container.service).filter(|_| recreated) else { continue };
+            let recreated = self
+                .about
+                .services
+                .get(&container.service)
+                .is_some_and(|s| s.fate == Fate::Recreated);
+            let Some(service) = resolved.get(&container.service).filter(|_| recreated) else {
+                continue;
+            };
             for (key, wanted) in &service.environment {
-                if !container.env.get(key).is_some_and(|has| has.same_as(wanted)) {
-                    return Err(Finding::Wrong(format!("{} runs with another {key} than its files say", container.name)));
+                if !container
+                    .env
+                    .get(key)
+                    .is_some_and(|has| has.same_as(wanted))
+                {
+                    return Err(Finding::Wrong(format!(
+                        "{} runs with another {key} than its files say",
+                        container.name
+                    )));
                 }
             }
         }
@@ -135,20 +194,41 @@ impl World {
     pub(crate) async fn error_lines(&self, cx: &StepCx) -> Vec<String> {
         let records = cx.writer().records(cx.rotation()).unwrap_or_default();
         let since = records.iter().find_map(|r| match &r.event {
-            Event::Intended { step, direction: Direction::Forward, .. } if step.as_str() == names::RECREATE => Some(r.at.as_second()),
+            Event::Intended {
+                step,
+                direction: Direction::Forward,
+                ..
+            } if step.as_str() == names::RECREATE => Some(r.at.as_second()),
             _ => None,
         });
         let mut found = vec![];
         for container in self.containers().await.unwrap_or_default() {
-            if !self.about.services.get(&container.service).is_some_and(|s| s.fate == Fate::Recreated) {
+            if !self
+                .about
+                .services
+                .get(&container.service)
+                .is_some_and(|s| s.fate == Fate::Recreated)
+            {
                 continue;
             }
-            let lines = self.engine.logs(&container.id, since.unwrap_or(0), LINES).await.unwrap_or_default();
+            let lines = self
+                .engine
+                .logs(&container.id, since.unwrap_or(0), LINES)
+                .await
+                .unwrap_or_default();
             let bad = |line: &&String| {
                 let line = line.to_lowercase();
-                ["error", "fatal", "panic"].iter().any(|word| line.contains(word))
+                ["error", "fatal", "panic"]
+                    .iter()
+                    .any(|word| line.contains(word))
             };
-            found.extend(lines.iter().filter(bad).take(5).map(|line| format!("{}: {}", container.service, self.clean(line))));
+            found.extend(
+                lines
+                    .iter()
+                    .filter(bad)
+                    .take(5)
+                    .map(|line| format!("{}: {}", container.service, self.clean(line))),
+            );
         }
         found
     }
@@ -166,6 +246,9 @@ fn state_of(container: &Container) -> State {
         (true, Health::Starting) => State::Coming,
         (true, Health::Unhealthy) => State::Dead("is unhealthy".into()),
         (false, _) if container.state == "created" => State::Coming,
-        (false, _) => State::Dead(format!("is {} (exit code {})", container.state, container.exit_code)),
+        (false, _) => State::Dead(format!(
+            "is {} (exit code {})",
+            container.state, container.exit_code
+        )),
     }
 }

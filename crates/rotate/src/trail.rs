@@ -3,7 +3,10 @@
 use std::path::Path;
 
 use jiff::Timestamp;
-use keyroll_audit::{Body, Head, Record, RollbackEvent, Rotated, RotatedSecret, StepOutcome, StepTrail, system_journal};
+use keyroll_audit::{
+    Body, Head, Record, RollbackEvent, Rotated, RotatedSecret, StepOutcome, StepTrail,
+    system_journal,
+};
 use keyroll_journal::{Ending, Event, Journal, Record as JournalRecord, Rotation, Writer};
 
 use crate::about::{About, Operator, Reason};
@@ -32,10 +35,12 @@ fn ending(ending: Ending) -> keyroll_audit::Ending {
 /// The backup that a rotation's records tell of.
 pub(crate) fn backup_of(records: &[JournalRecord]) -> Option<keyroll_audit::Backup> {
     records.iter().rev().find_map(|record| match &record.event {
-        Event::Applied { step, receipt, .. } if step.as_str() == names::BACKUP => Some(keyroll_audit::Backup {
-            directory: receipt["directory"].as_str()?.to_owned(),
-            manifest_sha256: receipt["manifest_sha256"].as_str()?.to_owned(),
-        }),
+        Event::Applied { step, receipt, .. } if step.as_str() == names::BACKUP => {
+            Some(keyroll_audit::Backup {
+                directory: receipt["directory"].as_str()?.to_owned(),
+                manifest_sha256: receipt["manifest_sha256"].as_str()?.to_owned(),
+            })
+        }
         _ => None,
     })
 }
@@ -43,7 +48,13 @@ pub(crate) fn backup_of(records: &[JournalRecord]) -> Option<keyroll_audit::Back
 fn steps(records: &[JournalRecord]) -> (Vec<StepTrail>, Vec<RollbackEvent>) {
     let (mut steps, mut rollback): (Vec<StepTrail>, Vec<RollbackEvent>) = (vec![], vec![]);
     let mut set = |name: &str, outcome, at, evidence: String, facts| {
-        let entry = StepTrail { name: name.to_owned(), outcome, at, evidence, facts };
+        let entry = StepTrail {
+            name: name.to_owned(),
+            outcome,
+            at,
+            evidence,
+            facts,
+        };
         match steps.iter_mut().find(|s| s.name == name) {
             Some(there) => *there = entry,
             None => steps.push(entry),
@@ -52,22 +63,51 @@ fn steps(records: &[JournalRecord]) -> (Vec<StepTrail>, Vec<RollbackEvent>) {
     for JournalRecord { at, event, .. } in records {
         let at = *at;
         let mut back = |step: Option<&str>, says: String, facts| {
-            rollback.push(RollbackEvent { at, step: step.map(str::to_owned), says, facts });
+            rollback.push(RollbackEvent {
+                at,
+                step: step.map(str::to_owned),
+                says,
+                facts,
+            });
         };
         let none = serde_json::Value::Null;
         match event {
             Event::Confirmed { step, evidence } => {
-                set(step.as_str(), StepOutcome::Confirmed, at, evidence.says.clone(), evidence.facts.clone());
+                set(
+                    step.as_str(),
+                    StepOutcome::Confirmed,
+                    at,
+                    evidence.says.clone(),
+                    evidence.facts.clone(),
+                );
             }
-            Event::Failed { step, reason, .. } => set(step.as_str(), StepOutcome::Failed, at, reason.clone(), none),
+            Event::Failed { step, reason, .. } => {
+                set(step.as_str(), StepOutcome::Failed, at, reason.clone(), none)
+            }
             Event::TurnedBack { reason } => back(None, format!("turned back: {reason}"), none),
             Event::Undone { step, evidence } => {
-                back(Some(step.as_str()), evidence.says.clone(), evidence.facts.clone());
-                set(step.as_str(), StepOutcome::Undone, at, evidence.says.clone(), evidence.facts.clone());
+                back(
+                    Some(step.as_str()),
+                    evidence.says.clone(),
+                    evidence.facts.clone(),
+                );
+                set(
+                    step.as_str(),
+                    StepOutcome::Undone,
+                    at,
+                    evidence.says.clone(),
+                    evidence.facts.clone(),
+                );
             }
             Event::UndoFailed { step, reason } => {
                 back(Some(step.as_str()), reason.clone(), none.clone());
-                set(step.as_str(), StepOutcome::UndoFailed, at, reason.clone(), none);
+                set(
+                    step.as_str(),
+                    StepOutcome::UndoFailed,
+                    at,
+                    reason.clone(),
+                    none,
+                );
             }
             _ => {}
         }
@@ -76,7 +116,14 @@ fn steps(records: &[JournalRecord]) -> (Vec<StepTrail>, Vec<RollbackEvent>) {
 }
 
 /// What the trail says of a rotation that ends like this, now.
-pub(crate) fn rotated(rotation: &Rotation, about: &About, records: &[JournalRecord], how: Ending, why: Option<String>, now: Timestamp) -> Body {
+pub(crate) fn rotated(
+    rotation: &Rotation,
+    about: &About,
+    records: &[JournalRecord],
+    how: Ending,
+    why: Option<String>,
+    now: Timestamp,
+) -> Body {
     let (steps, rollback) = steps(records);
     let reason = match about.reason {
         Reason::Scheduled => "scheduled",
@@ -94,7 +141,11 @@ pub(crate) fn rotated(rotation: &Rotation, about: &About, records: &[JournalReco
         secrets: about
             .secrets
             .iter()
-            .map(|s| RotatedSecret { name: s.name.clone(), old: Some(s.old.clone()), new: Some(s.new.clone()) })
+            .map(|s| RotatedSecret {
+                name: s.name.clone(),
+                old: Some(s.old.clone()),
+                new: Some(s.new.clone()),
+            })
             .collect(),
         backup: backup_of(records),
         steps,
@@ -105,9 +156,16 @@ pub(crate) fn rotated(rotation: &Rotation, about: &About, records: &[JournalReco
 }
 
 /// The last record of the trail about this rotation, if there is one.
-pub(crate) fn find(journal: &Journal, rotation: &str, how: Ending) -> Result<Option<Record>, String> {
+pub(crate) fn find(
+    journal: &Journal,
+    rotation: &str,
+    how: Ending,
+) -> Result<Option<Record>, String> {
     let lines = journal.audit().map_err(|e| e.to_string())?;
-    let records = lines.iter().rev().filter_map(|line| Record::parse(line).ok());
+    let records = lines
+        .iter()
+        .rev()
+        .filter_map(|line| Record::parse(line).ok());
     Ok(records.into_iter().find(|record| match record.body() {
         Body::Rotation(r) => r.rotation == rotation && r.ending == ending(how),
         _ => false,
@@ -115,7 +173,12 @@ pub(crate) fn find(journal: &Journal, rotation: &str, how: Ending) -> Result<Opt
 }
 
 /// Appends a record, and tells the system journal its head. Gives the head, and whether the system journal has it.
-pub(crate) fn append(writer: &Writer, body: Body, socket: &Path, now: Timestamp) -> Result<(Head, bool), String> {
+pub(crate) fn append(
+    writer: &Writer,
+    body: Body,
+    socket: &Path,
+    now: Timestamp,
+) -> Result<(Head, bool), String> {
     let mut head = Head::none();
     writer
         .append_audit(|last| {
@@ -126,7 +189,15 @@ pub(crate) fn append(writer: &Writer, body: Body, socket: &Path, now: Timestamp)
         })
         .map_err(|e| e.to_string())?;
     let text = format!("keyroll trail head {head}");
-    let fields = [("MESSAGE", text.as_str()), ("SYSLOG_IDENTIFIER", "keyroll"), ("PRIORITY", "5"), ("KEYROLL_HEAD", &head.to_string())];
-    let told = matches!(system_journal::send(socket, &fields), Ok(system_journal::Delivery::Sent));
+    let fields = [
+        ("MESSAGE", text.as_str()),
+        ("SYSLOG_IDENTIFIER", "keyroll"),
+        ("PRIORITY", "5"),
+        ("KEYROLL_HEAD", &head.to_string()),
+    ];
+    let told = matches!(
+        system_journal::send(socket, &fields),
+        Ok(system_journal::Delivery::Sent)
+    );
     Ok((head, told))
 }

@@ -16,7 +16,7 @@ use crate::about::About;
 use crate::database;
 use crate::panel::{Finding, Panel};
 use crate::profile::SecretKind;
-use crate::runtime::{Cli, Container, Empty, Engine};
+use crate::runtime::{Cli, Container, Empty, Engine, Hashes};
 
 /// Sealed names of the tokens taken at preflight.
 pub(crate) const WITNESS_ACCESS: &str = "witness/access";
@@ -65,7 +65,10 @@ impl World {
     }
 
     pub(crate) fn take_staged(&self) -> Option<Staged> {
-        self.staged.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.staged
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
     }
 
     /// The keys of the env file that the rotation rewrites.
@@ -82,14 +85,23 @@ impl World {
     }
 
     pub(crate) fn env_fingerprint(&self, text: &Secret) -> String {
-        self.identity.fingerprint_key().fingerprint(text).to_string()
+        self.identity
+            .fingerprint_key()
+            .fingerprint(text)
+            .to_string()
     }
 
     /// The env file as it was, or as it will be.
     pub(crate) fn env_kept(&self, cx: &StepCx, name: &str) -> Result<Secret, String> {
-        let sealed = cx.writer().kept(cx.rotation(), name).map_err(|e| e.to_string())?;
-        let sealed = sealed.ok_or_else(|| format!("the sealed {name} is missing from the state database"))?;
-        self.identity.open_secret(&sealed).map_err(|e| e.to_string())
+        let sealed = cx
+            .writer()
+            .kept(cx.rotation(), name)
+            .map_err(|e| e.to_string())?;
+        let sealed = sealed
+            .ok_or_else(|| format!("the sealed {name} is missing from the state database"))?;
+        self.identity
+            .open_secret(&sealed)
+            .map_err(|e| e.to_string())
     }
 
     /// Both values of the rotated secret of this kind, if one is rotated: old, new.
@@ -103,9 +115,16 @@ impl World {
         if let Some((old, new)) = self.both(kind) {
             return Ok(if set == Set::New { new } else { old });
         }
-        let spec = self.about.profile.secrets.iter().find(|(_, s)| s.kind == kind);
+        let spec = self
+            .about
+            .profile
+            .secrets
+            .iter()
+            .find(|(_, s)| s.kind == kind);
         spec.and_then(|(name, _)| self.others.get(name))
-            .ok_or_else(|| Finding::Unknown(format!("the env file holds no value of kind {kind:?}")))
+            .ok_or_else(|| {
+                Finding::Unknown(format!("the env file holds no value of kind {kind:?}"))
+            })
     }
 
     /// `text` without any known value.
@@ -114,12 +133,18 @@ impl World {
     }
 
     pub(crate) fn panel(&self) -> Result<&Panel, Finding> {
-        self.panel.as_ref().ok_or_else(|| Finding::Unknown("the profile has no [http] section".into()))
+        self.panel
+            .as_ref()
+            .ok_or_else(|| Finding::Unknown("the profile has no [http] section".into()))
     }
 
     /// The role that logs in to the database.
     pub(crate) fn database_role(&self) -> Result<String, String> {
-        self.about.database.as_ref().map(|d| d.role.clone()).ok_or_else(|| "the profile has no [database] section".into())
+        self.about
+            .database
+            .as_ref()
+            .map(|d| d.role.clone())
+            .ok_or_else(|| "the profile has no [database] section".into())
     }
 
     /// The running containers of the project.
@@ -131,7 +156,9 @@ impl World {
     /// The container of a service.
     pub(crate) async fn container(&self, service: &str) -> Result<Container, Finding> {
         let containers = self.containers().await?;
-        let found = containers.into_iter().find(|c| c.service == service && !c.one_off);
+        let found = containers
+            .into_iter()
+            .find(|c| c.service == service && !c.one_off);
         found.ok_or_else(|| Finding::Unknown(format!("service {service} has no container")))
     }
 
@@ -139,11 +166,14 @@ impl World {
     pub(crate) async fn endpoint(&self) -> Result<Endpoint, Finding> {
         let spec = self.about.profile.database.as_ref();
         let (Some(spec), Some(fact)) = (spec, self.about.database.as_ref()) else {
-            return Err(Finding::Unknown("the profile has no [database] section".into()));
+            return Err(Finding::Unknown(
+                "the profile has no [database] section".into(),
+            ));
         };
         let container = self.container(&spec.service).await?;
-        endpoint_of(&container, spec.port, &fact.role, &fact.database)
-            .ok_or_else(|| Finding::Unknown(format!("{} has no address on a network", spec.service)))
+        endpoint_of(&container, spec.port, &fact.role, &fact.database).ok_or_else(|| {
+            Finding::Unknown(format!("{} has no address on a network", spec.service))
+        })
     }
 
     /// A database session, opened with whichever password is in force.
@@ -151,34 +181,66 @@ impl World {
         let endpoint = self.endpoint().await.map_err(|e| e.to_string())?;
         let candidates: Vec<&Secret> = match self.both(SecretKind::PostgresPassword) {
             Some((old, new)) => vec![new, old],
-            None => vec![self.value_of(SecretKind::PostgresPassword, Set::Old).map_err(|e| e.to_string())?],
+            None => vec![
+                self.value_of(SecretKind::PostgresPassword, Set::Old)
+                    .map_err(|e| e.to_string())?,
+            ],
         };
-        database::session(&endpoint, rotation, &candidates).await.map_err(|e| e.to_string())
+        database::session(&endpoint, rotation, &candidates)
+            .await
+            .map_err(|e| e.to_string())
     }
 
     /// The configuration hash that compose wants for each service now.
-    pub(crate) async fn hashes(&self) -> Result<BTreeMap<String, String>, Finding> {
-        self.cli.hashes().await.map_err(|e| Finding::Unknown(self.clean(&e)))
+    pub(crate) async fn hashes(&self) -> Result<Hashes, Finding> {
+        self.cli
+            .hashes()
+            .await
+            .map_err(|e| Finding::Unknown(self.clean(&e)))
     }
 
     /// Runs a command in a service's container, without input, until it ends.
-    pub(crate) async fn exec(&self, service: &str, command: &[String], limit: Duration) -> Result<(), String> {
+    pub(crate) async fn exec(
+        &self,
+        service: &str,
+        command: &[String],
+        limit: Duration,
+    ) -> Result<(), String> {
         let container = self.container(service).await.map_err(|e| e.to_string())?;
-        let done = self.engine.exec(&container.id, command, Empty, std::io::sink(), limit).await.map_err(|e| self.clean(&e))?;
+        let done = self
+            .engine
+            .exec(&container.id, command, Empty, std::io::sink(), limit)
+            .await
+            .map_err(|e| self.clean(&e))?;
         if done.exit_code == 0 {
             return Ok(());
         }
-        Err(self.clean(&format!("`{}` in {service} exited with {}: {}", command.join(" "), done.exit_code, done.stderr)))
+        Err(self.clean(&format!(
+            "`{}` in {service} exited with {}: {}",
+            command.join(" "),
+            done.exit_code,
+            done.stderr
+        )))
     }
 
     /// The tokens taken at preflight, if any were.
     pub(crate) fn witness(&self, cx: &StepCx) -> Result<Option<Tokens>, Finding> {
         let read = |name: &str| -> Result<Option<Secret>, Finding> {
             let unknown = |e: String| Finding::Unknown(e);
-            let kept = cx.writer().kept(cx.rotation(), name).map_err(|e| unknown(e.to_string()))?;
-            kept.map(|sealed| self.identity.open_secret(&sealed).map_err(|e| unknown(e.to_string()))).transpose()
+            let kept = cx
+                .writer()
+                .kept(cx.rotation(), name)
+                .map_err(|e| unknown(e.to_string()))?;
+            kept.map(|sealed| {
+                self.identity
+                    .open_secret(&sealed)
+                    .map_err(|e| unknown(e.to_string()))
+            })
+            .transpose()
         };
-        let Some(access) = read(WITNESS_ACCESS)? else { return Ok(None) };
+        let Some(access) = read(WITNESS_ACCESS)? else {
+            return Ok(None);
+        };
         let refresh = match read(WITNESS_REFRESH_NEXT)? {
             Some(next) => Some(next),
             None => read(WITNESS_REFRESH)?,
@@ -188,9 +250,18 @@ impl World {
 }
 
 /// The first address of a container on a network, as an endpoint.
-pub(crate) fn endpoint_of(container: &Container, port: u16, role: &str, database: &str) -> Option<Endpoint> {
+pub(crate) fn endpoint_of(
+    container: &Container,
+    port: u16,
+    role: &str,
+    database: &str,
+) -> Option<Endpoint> {
     let (_, ip) = container.networks.first()?;
-    Some(Endpoint { address: Address::ip(*ip, port), database: database.to_owned(), role: role.to_owned() })
+    Some(Endpoint {
+        address: Address::ip(*ip, port),
+        database: database.to_owned(),
+        role: role.to_owned(),
+    })
 }
 
 /// Reads both sets of a begun rotation back from the journal.
@@ -200,21 +271,33 @@ pub(crate) fn unseal(
     rotation: &RotationId,
     about: &About,
 ) -> Result<(BTreeMap<String, Pair>, BTreeMap<String, Secret>), String> {
-    let open = |sealed: &keyroll_secret::Sealed| identity.open_secret(sealed).map_err(|e| e.to_string());
-    let own = journal.versions_of_rotation(rotation).map_err(|e| e.to_string())?;
+    let open =
+        |sealed: &keyroll_secret::Sealed| identity.open_secret(sealed).map_err(|e| e.to_string());
+    let own = journal
+        .versions_of_rotation(rotation)
+        .map_err(|e| e.to_string())?;
     let kept = |name: &str| -> Result<Option<Secret>, String> {
         let sealed = journal.kept(rotation, name).map_err(|e| e.to_string())?;
         sealed.as_ref().map(open).transpose()
     };
     let value = |version: Option<&Version>, what: &str| -> Result<Secret, String> {
         let sealed = version.and_then(|v| v.sealed.as_ref());
-        open(sealed.ok_or_else(|| format!("the sealed {what} is missing from the state database"))?)
+        open(
+            sealed
+                .ok_or_else(|| format!("the sealed {what} is missing from the state database"))?,
+        )
     };
     let mut pairs = BTreeMap::new();
     for fact in &about.secrets {
-        let new = own.iter().rev().find(|v| v.secret == fact.name && v.fingerprint == fact.new);
+        let new = own
+            .iter()
+            .rev()
+            .find(|v| v.secret == fact.name && v.fingerprint == fact.new);
         let all = journal.versions_of(&fact.name).map_err(|e| e.to_string())?;
-        let old = all.iter().rev().find(|v| v.fingerprint == fact.old && v.sealed.is_some());
+        let old = all
+            .iter()
+            .rev()
+            .find(|v| v.fingerprint == fact.old && v.sealed.is_some());
         let pair = Pair {
             old: value(old, &format!("old value of {}", fact.name))?,
             new: value(new, &format!("new value of {}", fact.name))?,
@@ -222,7 +305,12 @@ pub(crate) fn unseal(
         pairs.insert(fact.name.clone(), pair);
     }
     let mut others = BTreeMap::new();
-    for name in about.profile.secrets.keys().filter(|n| !pairs.contains_key(*n)) {
+    for name in about
+        .profile
+        .secrets
+        .keys()
+        .filter(|n| !pairs.contains_key(*n))
+    {
         if let Some(secret) = kept(&format!("{VALUE}{name}"))? {
             others.insert(name.clone(), secret);
         }
@@ -231,13 +319,19 @@ pub(crate) fn unseal(
 }
 
 /// Whether any version of the rotation is still pending.
-pub(crate) fn has_pending(journal: &Journal, rotation: &RotationId) -> Result<bool, keyroll_journal::JournalError> {
+pub(crate) fn has_pending(
+    journal: &Journal,
+    rotation: &RotationId,
+) -> Result<bool, keyroll_journal::JournalError> {
     let versions = journal.versions_of_rotation(rotation)?;
     Ok(versions.iter().any(|v| v.state == VersionState::Pending))
 }
 
 /// A redactor that knows both sets and every other value of the profile.
-pub(crate) fn redactor(pairs: &BTreeMap<String, Pair>, others: &BTreeMap<String, Secret>) -> Redactor {
+pub(crate) fn redactor(
+    pairs: &BTreeMap<String, Pair>,
+    others: &BTreeMap<String, Secret>,
+) -> Redactor {
     let mut redactor = Redactor::new();
     for (name, pair) in pairs {
         redactor.learn(name, &pair.old);

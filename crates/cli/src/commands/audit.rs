@@ -76,7 +76,12 @@ fn list(lines: &[String], global: &Global) -> u8 {
     for line in lines {
         match Record::parse(line) {
             _ if global.json => say(line),
-            Ok(record) => say(&format!("{:>5}  {}  {}", record.sequence(), record.at().strftime("%Y-%m-%d %H:%M:%S"), show_record(&record).headline)),
+            Ok(record) => say(&format!(
+                "{:>5}  {}  {}",
+                record.sequence(),
+                record.at().strftime("%Y-%m-%d %H:%M:%S"),
+                show_record(&record).headline
+            )),
             Err(broken) => say(&format!("    ?  {broken}")),
         }
     }
@@ -87,10 +92,15 @@ fn one(lines: &[String], which: &str, global: &Global) -> u8 {
     let records = lines.iter().filter_map(|line| Record::parse(line).ok());
     // A rotation may have several records: the last one tells how it ended.
     let found = records
-        .filter(|r| r.sequence().to_string() == which || serde_json::to_value(r.body()).is_ok_and(|b| b["rotation"] == which))
+        .filter(|r| {
+            r.sequence().to_string() == which
+                || serde_json::to_value(r.body()).is_ok_and(|b| b["rotation"] == which)
+        })
         .last();
     let Some(record) = found else {
-        complain(&format!("no record {which} in the trail; `keyroll audit list` shows those that exist"));
+        complain(&format!(
+            "no record {which} in the trail; `keyroll audit list` shows those that exist"
+        ));
         return exit::FAILED;
     };
     if global.json {
@@ -103,7 +113,10 @@ fn one(lines: &[String], which: &str, global: &Global) -> u8 {
         say(&format!("  {name:<14} {value}"));
     }
     for step in &shown.steps {
-        say(&format!("  {:<20} {:<10} {}", step.name, step.outcome, step.evidence));
+        say(&format!(
+            "  {:<20} {:<10} {}",
+            step.name, step.outcome, step.evidence
+        ));
     }
     exit::DONE
 }

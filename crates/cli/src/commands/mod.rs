@@ -30,7 +30,10 @@ pub async fn run(cli: &Cli) -> u8 {
 /// keyroll for the profile that the flags name; the error is the exit code.
 pub fn open(global: &Global) -> Result<Keyroll, u8> {
     match Profile::load(&global.profile, &global.layers()) {
-        Ok(profile) => Ok(Keyroll::new(profile, operator::identify(global.operator.clone()))),
+        Ok(profile) => Ok(Keyroll::new(
+            profile,
+            operator::identify(global.operator.clone()),
+        )),
         Err(error) => {
             complain(&format!("{error}"));
             Err(exit::USAGE)
@@ -40,13 +43,24 @@ pub fn open(global: &Global) -> Result<Keyroll, u8> {
 
 /// A control that the first Ctrl-C, SIGTERM or SIGHUP asks to stop: the steps that run are finished, then it goes back.
 pub fn control() -> Control {
-    let control = Control { hook: hook(), ..Control::default() };
+    let control = Control {
+        hook: hook(),
+        ..Control::default()
+    };
     let stop = control.stop.clone();
     tokio::spawn(async move {
         use tokio::signal::unix::{SignalKind, signal};
-        let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
-        let Ok([mut interrupt, mut terminate, mut hangup]) = <[_; 3]>::try_from(kinds.into_iter().filter_map(|k| signal(k).ok()).collect::<Vec<_>>())
-        else {
+        let kinds = [
+            SignalKind::interrupt(),
+            SignalKind::terminate(),
+            SignalKind::hangup(),
+        ];
+        let Ok([mut interrupt, mut terminate, mut hangup]) = <[_; 3]>::try_from(
+            kinds
+                .into_iter()
+                .filter_map(|k| signal(k).ok())
+                .collect::<Vec<_>>(),
+        ) else {
             return;
         };
         loop {
@@ -56,7 +70,9 @@ pub fn control() -> Control {
                 _ = hangup.recv() => {}
             }
             if !stop.requested() {
-                complain("stopping: what runs is finished first, then the old set is put back; do not kill keyroll");
+                complain(
+                    "stopping: what runs is finished first, then the old set is put back; do not kill keyroll",
+                );
             }
             stop.request();
         }
@@ -84,13 +100,18 @@ pub fn fail(error: &RotateError, global: &Global) -> u8 {
             }
             _ => vec![],
         };
-        output::json(&serde_json::json!({"error": error.to_string(), "exit_code": code, "refusals": refusals}));
+        output::json(
+            &serde_json::json!({"error": error.to_string(), "exit_code": code, "refusals": refusals}),
+        );
     } else if let RotateError::Refused(all) = error {
         complain("refused, nothing was changed:");
         for refusal in all {
             let (bold, off) = (style::BOLD, style::OFF);
             eprintln_styled(&format!("  {bold}{}{off}: {}", refusal.code, refusal.what));
-            eprintln_styled(&format!("      {} (docs/errors/{}.md)", refusal.next, refusal.code));
+            eprintln_styled(&format!(
+                "      {} (docs/errors/{}.md)",
+                refusal.next, refusal.code
+            ));
         }
     } else {
         complain(&error.to_string());
@@ -110,17 +131,34 @@ pub fn finish(outcome: &Outcome, global: &Global) -> u8 {
         output::json(outcome);
         return code;
     }
-    let (good, bad, warn, bold, off) = (style::GOOD, style::BAD, style::WARN, style::BOLD, style::OFF);
+    let (good, bad, warn, bold, off) = (
+        style::GOOD,
+        style::BAD,
+        style::WARN,
+        style::BOLD,
+        style::OFF,
+    );
     match outcome.ending {
-        Ending::Completed => say(&format!("{good}Completed{off} in {:.1} s: the new set is in force, the old one is dead", outcome.seconds)),
+        Ending::Completed => say(&format!(
+            "{good}Completed{off} in {:.1} s: the new set is in force, the old one is dead",
+            outcome.seconds
+        )),
         Ending::Compensated => {
-            say(&format!("{warn}Compensated{off} after {:.1} s: the old set is in force again, and was verified", outcome.seconds));
+            say(&format!(
+                "{warn}Compensated{off} after {:.1} s: the old set is in force again, and was verified",
+                outcome.seconds
+            ));
             if outcome.incident {
-                say(&format!("{bad}values that may have leaked are in force again{off}"));
+                say(&format!(
+                    "{bad}values that may have leaked are in force again{off}"
+                ));
             }
         }
         Ending::Stuck | Ending::Abandoned => {
-            say(&format!("{bad}{}{off}: neither set could be proven; see `keyroll status`, mend what it names, then `keyroll resume`", outcome.ending));
+            say(&format!(
+                "{bad}{}{off}: neither set could be proven; see `keyroll status`, mend what it names, then `keyroll resume`",
+                outcome.ending
+            ));
         }
     }
     if let Some(reason) = &outcome.reason {
@@ -139,10 +177,16 @@ pub fn finish(outcome: &Outcome, global: &Global) -> u8 {
 /// A plan, for a person.
 pub fn show_plan(plan: &PlanReport) {
     let (bold, dim, warn, off) = (style::BOLD, style::DIM, style::WARN, style::OFF);
-    say(&format!("{bold}{}{off} (compose project {})", plan.stack, plan.project));
+    say(&format!(
+        "{bold}{}{off} (compose project {})",
+        plan.stack, plan.project
+    ));
     say("\nsecrets");
     for secret in &plan.secrets {
-        say(&format!("  {bold}{:<22}{off} {dim}now {}{off}", secret.name, secret.fingerprint));
+        say(&format!(
+            "  {bold}{:<22}{off} {dim}now {}{off}",
+            secret.name, secret.fingerprint
+        ));
         for consumer in &secret.consumers {
             say(&format!("      {}", shortened(consumer, 110)));
         }
@@ -159,7 +203,10 @@ pub fn show_plan(plan: &PlanReport) {
     }
     say(&format!("\nenv file   {}", plan.env_file.display()));
     if !plan.derived_keys.is_empty() {
-        say(&format!("           also rewritten, found by value: {}", plan.derived_keys.join(", ")));
+        say(&format!(
+            "           also rewritten, found by value: {}",
+            plan.derived_keys.join(", ")
+        ));
     }
     say("\norder");
     for (i, steps) in plan.order.iter().enumerate() {
@@ -169,7 +216,11 @@ pub fn show_plan(plan: &PlanReport) {
     for line in &plan.blast_radius {
         say(&format!("  - {line}"));
     }
-    say(&format!("\nbackup     at most {} MiB, {} MiB free", plan.backup_bytes >> 20, plan.free_bytes >> 20));
+    say(&format!(
+        "\nbackup     at most {} MiB, {} MiB free",
+        plan.backup_bytes >> 20,
+        plan.free_bytes >> 20
+    ));
     for line in &plan.accepted {
         say(&format!("{warn}accepted{off}   {line}"));
     }
@@ -179,11 +230,16 @@ pub fn show_plan(plan: &PlanReport) {
 }
 
 /// Whether an operation may go on: asks once on a terminal; without one `--yes` is needed.
-pub fn approval(yes: bool, global: &Global) -> Result<impl Fn(&PlanReport) -> bool + Sync + use<>, u8> {
+pub fn approval(
+    yes: bool,
+    global: &Global,
+) -> Result<impl Fn(&PlanReport) -> bool + Sync + use<>, u8> {
     use std::io::IsTerminal as _;
     let terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
     if !yes && (!terminal || global.json) {
-        complain("there is no terminal to ask on; add --yes, or look at it first with `keyroll plan`");
+        complain(
+            "there is no terminal to ask on; add --yes, or look at it first with `keyroll plan`",
+        );
         return Err(exit::USAGE);
     }
     Ok(move |plan: &PlanReport| {

@@ -21,10 +21,11 @@ pub struct PlanArgs {
 
 /// Runs it.
 pub async fn run(args: &PlanArgs, global: &Global) -> u8 {
-    let (keyroll, request) = match open(global).and_then(|k| Ok((k, args.how.request(&args.names)?))) {
-        Ok(all) => all,
-        Err(code) => return code,
-    };
+    let (keyroll, request) =
+        match open(global).and_then(|k| Ok((k, args.how.request(&args.names)?))) {
+            Ok(all) => all,
+            Err(code) => return code,
+        };
     let speaker = Speaker::new(mode(global));
     let result = keyroll.plan(&request, &speaker).await;
     drop(speaker);

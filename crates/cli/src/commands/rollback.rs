@@ -21,15 +21,23 @@ pub struct RollbackArgs {
 
 /// Runs it.
 pub async fn run(args: &RollbackArgs, global: &Global) -> u8 {
-    let prepared =
-        open(global).and_then(|keyroll| Ok((keyroll, args.how.request(&[])?, approval(args.how.yes, global)?)));
+    let prepared = open(global).and_then(|keyroll| {
+        Ok((
+            keyroll,
+            args.how.request(&[])?,
+            approval(args.how.yes, global)?,
+        ))
+    });
     let (keyroll, request, approve) = match prepared {
         Ok(all) => all,
         Err(code) => return code,
     };
     let speaker = Speaker::new(mode(global));
     let rotation = RotationId::from_text(&args.rotation);
-    match keyroll.rollback(&rotation, &request, &speaker, &approve, &control()).await {
+    match keyroll
+        .rollback(&rotation, &request, &speaker, &approve, &control())
+        .await
+    {
         Ok(outcome) => finish(&outcome, global),
         Err(error) => fail(&error, global),
     }

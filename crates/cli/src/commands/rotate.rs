@@ -78,14 +78,22 @@ impl How {
 
 /// Runs it.
 pub async fn run(args: &RotateArgs, global: &Global) -> u8 {
-    let prepared = open(global)
-        .and_then(|keyroll| Ok((keyroll, args.how.request(&args.names)?, approval(args.how.yes, global)?)));
+    let prepared = open(global).and_then(|keyroll| {
+        Ok((
+            keyroll,
+            args.how.request(&args.names)?,
+            approval(args.how.yes, global)?,
+        ))
+    });
     let (keyroll, request, approve) = match prepared {
         Ok(all) => all,
         Err(code) => return code,
     };
     let speaker = Speaker::new(mode(global));
-    match keyroll.rotate(&request, &speaker, &approve, &control()).await {
+    match keyroll
+        .rotate(&request, &speaker, &approve, &control())
+        .await
+    {
         Ok(outcome) => finish(&outcome, global),
         Err(error) => fail(&error, global),
     }

@@ -26,21 +26,41 @@ pub fn run(_: &StatusArgs, global: &Global) -> u8 {
         return exit::DONE;
     }
     let (bold, warn, off) = (style::BOLD, style::WARN, style::OFF);
-    say(&format!("{bold}{}{off}, by the journal's view", report.stack));
-    say(&format!("  {:<24} {:>7}  {:<12} {:<20} last rotation", "secret", "version", "age", "fingerprint"));
+    say(&format!(
+        "{bold}{}{off}, by the journal's view",
+        report.stack
+    ));
+    say(&format!(
+        "  {:<24} {:>7}  {:<12} {:<20} last rotation",
+        "secret", "version", "age", "fingerprint"
+    ));
     for secret in &report.secrets {
-        let age = secret.age_days.map_or_else(|| "never rotated".to_owned(), |days| format!("{days} days"));
-        let rotation = secret.rotation.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string);
+        let age = secret
+            .age_days
+            .map_or_else(|| "never rotated".to_owned(), |days| format!("{days} days"));
+        let rotation = secret
+            .rotation
+            .as_ref()
+            .map_or_else(|| "-".to_owned(), ToString::to_string);
         let fingerprint = secret.fingerprint.as_deref().unwrap_or("-");
-        say(&format!("  {:<24} {:>7}  {age:<12} {fingerprint:<20} {rotation}", secret.name, secret.version));
+        say(&format!(
+            "  {:<24} {:>7}  {age:<12} {fingerprint:<20} {rotation}",
+            secret.name, secret.version
+        ));
     }
     if !report.stale_by_choice.is_empty() {
-        say(&format!("stale by choice: {}", report.stale_by_choice.join(", ")));
+        say(&format!(
+            "stale by choice: {}",
+            report.stale_by_choice.join(", ")
+        ));
     }
     match &report.unfinished {
         None => say("no rotation is unfinished"),
         Some(unfinished) => {
-            say(&format!("\n{warn}unfinished{off}: {} ({}), begun {}", unfinished.rotation, unfinished.phase, unfinished.begun_at));
+            say(&format!(
+                "\n{warn}unfinished{off}: {} ({}), begun {}",
+                unfinished.rotation, unfinished.phase, unfinished.begun_at
+            ));
             for (step, state) in &unfinished.steps {
                 say(&format!("  {step:<20} {state}"));
             }

@@ -34,5 +34,9 @@ pub async fn run(_: &VerifyArgs, global: &Global) -> u8 {
             say(&format!("{}✗{} {line}", style::BAD, style::OFF));
         }
     }
-    if report.well { exit::DONE } else { exit::FAILED }
+    if report.well {
+        exit::DONE
+    } else {
+        exit::FAILED
+    }
 }

@@ -46,7 +46,12 @@ fn places(name: &str, service: &Service, value: &Secret) -> Vec<Use> {
     }
     walk(&service.rest, &mut vec![], &mut |path, text| {
         if let Some(embedded) = holds(text, value) {
-            uses.push(Use { service: name.to_owned(), place: path.join("."), env_key: None, embedded });
+            uses.push(Use {
+                service: name.to_owned(),
+                place: path.join("."),
+                env_key: None,
+                embedded,
+            });
         }
     });
     uses
@@ -89,7 +94,11 @@ pub(super) async fn find(
     let trial = match trial {
         Ok(trial) => trial,
         Err(why) => {
-            found.refuse(Code::Consumer, format!("could not ask compose what depends on the env file: {why}"), "mend it");
+            found.refuse(
+                Code::Consumer,
+                format!("could not ask compose what depends on the env file: {why}"),
+                "mend it",
+            );
             return BTreeMap::new();
         }
     };
@@ -104,8 +113,12 @@ pub(super) async fn find(
             // Interpolated from the env file: another value there changes it here. Taken from it by `env_file`: the key is one
             // that is edited.
             let after = trial.get(&one.service);
-            let interpolated = after.is_some_and(|s| !places(&one.service, s, &pair.old).contains(one));
-            let edited = one.env_key.as_ref().is_some_and(|k| k == own_key || env.derived.contains(k));
+            let interpolated =
+                after.is_some_and(|s| !places(&one.service, s, &pair.old).contains(one));
+            let edited = one
+                .env_key
+                .as_ref()
+                .is_some_and(|k| k == own_key || env.derived.contains(k));
             if !interpolated && !(edited && reads_the_file(seen, &one.service, profile)) {
                 found.refuse(
                     Code::Consumer,
@@ -116,7 +129,9 @@ pub(super) async fn find(
         }
         for container in &seen.containers {
             for (key, text) in &container.env {
-                let known = uses.iter().any(|u| u.service == container.service && u.env_key.as_ref() == Some(key));
+                let known = uses
+                    .iter()
+                    .any(|u| u.service == container.service && u.env_key.as_ref() == Some(key));
                 if known || seen.stale.contains(&container.service) {
                     continue;
                 }
@@ -140,13 +155,23 @@ async fn strangers(seen: &Seen, pairs: &BTreeMap<String, Pair>, found: &mut Find
     let everything = match seen.engine.everything().await {
         Ok(everything) => everything,
         Err(why) => {
-            found.refuse(Code::Consumer, format!("could not look at the other containers of this host: {why}"), "mend it");
+            found.refuse(
+                Code::Consumer,
+                format!("could not look at the other containers of this host: {why}"),
+                "mend it",
+            );
             return;
         }
     };
-    for container in everything.iter().filter(|c| c.project != seen.fact.name || c.one_off) {
+    for container in everything
+        .iter()
+        .filter(|c| c.project != seen.fact.name || c.one_off)
+    {
         for (name, pair) in pairs {
-            let key = container.env.iter().find(|(_, text)| holds(text.expose(), &pair.old).is_some());
+            let key = container
+                .env
+                .iter()
+                .find(|(_, text)| holds(text.expose(), &pair.old).is_some());
             if let Some((key, _)) = key {
                 found.refuse(
                     Code::Consumer,
@@ -160,24 +185,40 @@ async fn strangers(seen: &Seen, pairs: &BTreeMap<String, Pair>, found: &mut Find
 
 /// Whether a service takes the env file by `env_file`: everything that the file defines stands in its environment.
 fn reads_the_file(seen: &Seen, service: &str, profile: &Profile) -> bool {
-    let path = profile.env_file().canonicalize().unwrap_or_else(|_| profile.env_file().to_owned());
-    let Ok(text) = std::fs::read(&path).map(zeroize::Zeroizing::new) else { return false };
-    let Ok(file) = keyroll_envfile::EnvFile::parse(&text) else { return false };
-    let Some(service) = seen.resolved.get(service) else { return false };
+    let path = profile
+        .env_file()
+        .canonicalize()
+        .unwrap_or_else(|_| profile.env_file().to_owned());
+    let Ok(text) = std::fs::read(&path).map(zeroize::Zeroizing::new) else {
+        return false;
+    };
+    let Ok(file) = keyroll_envfile::EnvFile::parse(&text) else {
+        return false;
+    };
+    let Some(service) = seen.resolved.get(service) else {
+        return false;
+    };
     file.keys().all(|key| service.environment.contains_key(key))
 }
 
 /// Compose's view of the project with other values in the env file. The stand-ins are no secrets, the other keys are: the
 /// file lies in a private directory for as long as compose reads it.
 async fn try_with(seen: &Seen, text: &Secret) -> Result<BTreeMap<String, Service>, String> {
-    let scratch = tempfile::Builder::new().prefix("keyroll-").tempdir().map_err(|e| format!("no scratch directory: {e}"))?;
+    let scratch = tempfile::Builder::new()
+        .prefix("keyroll-")
+        .tempdir()
+        .map_err(|e| format!("no scratch directory: {e}"))?;
     let path = scratch.path().join("trial.env");
     std::fs::write(&path, text.expose()).map_err(|e| format!("{}: {e}", path.display()))?;
     seen.cli.resolved(Some(&path)).await
 }
 
 /// What becomes of each service.
-pub(super) fn fates(profile: &Profile, seen: &Seen, uses: &BTreeMap<String, Vec<Use>>) -> BTreeMap<String, ServiceFact> {
+pub(super) fn fates(
+    profile: &Profile,
+    seen: &Seen,
+    uses: &BTreeMap<String, Vec<Use>>,
+) -> BTreeMap<String, ServiceFact> {
     let uses = |service: &str| uses.values().flatten().any(|u| u.service == service);
     let fate = |container: &crate::runtime::Container| {
         if !uses(&container.service) {
@@ -190,6 +231,13 @@ pub(super) fn fates(profile: &Profile, seen: &Seen, uses: &BTreeMap<String, Vec<
             Fate::Recreated
         }
     };
-    let fact = |c: &crate::runtime::Container| ServiceFact { container: c.id.clone(), image: c.image_id.clone(), fate: fate(c) };
-    seen.containers.iter().map(|c| (c.service.clone(), fact(c))).collect()
+    let fact = |c: &crate::runtime::Container| ServiceFact {
+        container: c.id.clone(),
+        image: c.image_id.clone(),
+        fate: fate(c),
+    };
+    seen.containers
+        .iter()
+        .map(|c| (c.service.clone(), fact(c)))
+        .collect()
 }

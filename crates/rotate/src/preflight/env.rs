@@ -23,21 +23,43 @@ pub(super) struct Edit {
 }
 
 /// Reads the file, and refuses what cannot be edited safely.
-pub(super) fn read(profile: &Profile, names: &[String], found: &mut Findings) -> Result<Edit, RotateError> {
+pub(super) fn read(
+    profile: &Profile,
+    names: &[String],
+    found: &mut Findings,
+) -> Result<Edit, RotateError> {
     let path = profile.env_file().to_owned();
-    let refuse = |what: String, next: &str| -> RotateError { Refusal::new(Code::EnvFile, what, next).into() };
+    let refuse = |what: String, next: &str| -> RotateError {
+        Refusal::new(Code::EnvFile, what, next).into()
+    };
     let text = std::fs::read(&path)
         .map(zeroize::Zeroizing::new)
-        .map_err(|e| refuse(format!("{}: {e}", path.display()), "check compose.env_files and root in the profile"))?;
-    let before = EnvFile::parse(&text)
-        .map_err(|e| refuse(format!("{}: {e}", path.display()), "mend the line; compose would refuse the file too"))?;
+        .map_err(|e| {
+            refuse(
+                format!("{}: {e}", path.display()),
+                "check compose.env_files and root in the profile",
+            )
+        })?;
+    let before = EnvFile::parse(&text).map_err(|e| {
+        refuse(
+            format!("{}: {e}", path.display()),
+            "mend the line; compose would refuse the file too",
+        )
+    })?;
     if !names.is_empty() {
         check_replaceable(&path).map_err(|e| refuse(e.to_string(), "see the message"))?;
-        let keys: Vec<&str> = names.iter().map(|n| profile.secrets[n].key.as_str()).collect();
+        let keys: Vec<&str> = names
+            .iter()
+            .map(|n| profile.secrets[n].key.as_str())
+            .collect();
         for ambiguity in before.ambiguities() {
             let what = format!("{}:{}: {ambiguity}", path.display(), ambiguity.line);
             if ambiguity.blocks(&keys) {
-                found.refuse(Code::EnvFile, what, "write the line so that every parser reads it alike");
+                found.refuse(
+                    Code::EnvFile,
+                    what,
+                    "write the line so that every parser reads it alike",
+                );
             } else {
                 found.note(what);
             }
@@ -62,7 +84,12 @@ pub(super) fn read(profile: &Profile, names: &[String], found: &mut Findings) ->
             ),
         }
     }
-    Ok(Edit { after: before.clone(), before, path, admin: None })
+    Ok(Edit {
+        after: before.clone(),
+        before,
+        path,
+        admin: None,
+    })
 }
 
 impl Edit {
@@ -99,7 +126,11 @@ impl Edit {
             let failed = |e: keyroll_secret::FormatError| RotateError::Failed(e.to_string());
             let value = match kept {
                 Some(value) => value,
-                None => profile.secrets[name].format.resolve().and_then(|f| f.generate()).map_err(failed)?,
+                None => profile.secrets[name]
+                    .format
+                    .resolve()
+                    .and_then(|f| f.generate())
+                    .map_err(failed)?,
             };
             Ok((name.clone(), value))
         };
@@ -107,9 +138,17 @@ impl Edit {
     }
 
     /// Old and new values of these secrets.
-    pub(super) fn pairs(&self, profile: &Profile, names: &[String], values: &BTreeMap<String, Secret>) -> BTreeMap<String, Pair> {
+    pub(super) fn pairs(
+        &self,
+        profile: &Profile,
+        names: &[String],
+        values: &BTreeMap<String, Secret>,
+    ) -> BTreeMap<String, Pair> {
         let pair = |name: &String| {
-            let pair = Pair { old: self.in_force(profile, name)?, new: values.get(name)?.clone() };
+            let pair = Pair {
+                old: self.in_force(profile, name)?,
+                new: values.get(name)?.clone(),
+            };
             Some((name.clone(), pair))
         };
         names.iter().filter_map(pair).collect()
@@ -118,7 +157,8 @@ impl Edit {
     /// Values of the profile's other secrets, where the file has them.
     pub(super) fn others(&self, profile: &Profile, names: &[String]) -> BTreeMap<String, Secret> {
         let rest = profile.secrets.keys().filter(|name| !names.contains(name));
-        rest.filter_map(|name| Some((name.clone(), self.in_force(profile, name)?))).collect()
+        rest.filter_map(|name| Some((name.clone(), self.in_force(profile, name)?)))
+            .collect()
     }
 
     /// Writes the new values into the copy, and everything that embeds the old ones.
@@ -138,13 +178,19 @@ impl Edit {
                 found.refuse(Code::EnvFile, format!("{place}: {error}"), "mend the line");
                 continue;
             }
-            let scope = Scope { own: &own, derived: &[] };
+            let scope = Scope {
+                own: &own,
+                derived: &[],
+            };
             let embedded = self.after.replace_embedded(&pair.old, &pair.new, &scope);
             derived.extend(embedded.derived.into_iter().map(|d| d.key));
             for doubt in embedded.unknown {
                 found.refuse(
                     Code::Consumer,
-                    format!("{place}:{}: {} holds the value of {name} in a way that is not understood", doubt.line, doubt.key),
+                    format!(
+                        "{place}:{}: {} holds the value of {name} in a way that is not understood",
+                        doubt.line, doubt.key
+                    ),
                     "write it as a URL, a DSN or a plain copy, or take it out",
                 );
             }
@@ -152,7 +198,12 @@ impl Edit {
         derived.sort();
         derived.dedup();
         let owner = crate::world::owner(&self.path).unwrap_or_default();
-        let fingerprint = |file: &EnvFile| identity.fingerprint_key().fingerprint(&text_of(file)).to_string();
+        let fingerprint = |file: &EnvFile| {
+            identity
+                .fingerprint_key()
+                .fingerprint(&text_of(file))
+                .to_string()
+        };
         EnvFact {
             path: self.path.clone(),
             before: fingerprint(&self.before),
@@ -164,7 +215,10 @@ impl Edit {
 
     /// The file without an edit.
     pub(super) fn fact(&self, identity: &Identity) -> Result<EnvFact, RotateError> {
-        let fingerprint = identity.fingerprint_key().fingerprint(&text_of(&self.before)).to_string();
+        let fingerprint = identity
+            .fingerprint_key()
+            .fingerprint(&text_of(&self.before))
+            .to_string();
         Ok(EnvFact {
             path: self.path.clone(),
             before: fingerprint.clone(),
@@ -176,17 +230,31 @@ impl Edit {
 
     /// What undo needs of the file.
     pub(super) fn keep(&self) -> Vec<(String, Secret)> {
-        vec![(ENV_BEFORE.to_owned(), text_of(&self.before)), (ENV_AFTER.to_owned(), text_of(&self.after))]
+        vec![
+            (ENV_BEFORE.to_owned(), text_of(&self.before)),
+            (ENV_AFTER.to_owned(), text_of(&self.after)),
+        ]
     }
 
     /// The file with other values than those to come: for asking compose what depends on it.
-    pub(super) fn trial(&self, profile: &Profile, pairs: &BTreeMap<String, Pair>) -> Option<Secret> {
+    pub(super) fn trial(
+        &self,
+        profile: &Profile,
+        pairs: &BTreeMap<String, Pair>,
+    ) -> Option<Secret> {
         let own: Vec<&str> = profile.secrets.values().map(|s| s.key.as_str()).collect();
         let mut file = self.before.clone();
         for (name, pair) in pairs {
             let stand_in = keyroll_secret::Format::default().generate().ok()?;
             file.set(&profile.secrets[name].key, &stand_in).ok()?;
-            file.replace_embedded(&pair.old, &stand_in, &Scope { own: &own, derived: &[] });
+            file.replace_embedded(
+                &pair.old,
+                &stand_in,
+                &Scope {
+                    own: &own,
+                    derived: &[],
+                },
+            );
         }
         Some(text_of(&file))
     }

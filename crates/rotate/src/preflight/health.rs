@@ -42,7 +42,10 @@ pub(super) async fn look(
 ) -> Health {
     let value = |kind: SecretKind| -> Option<Secret> {
         let (name, _) = about.profile.secrets.iter().find(|(_, s)| s.kind == kind)?;
-        pairs.get(name).map(|p| p.old.clone()).or_else(|| others.get(name).cloned())
+        pairs
+            .get(name)
+            .map(|p| p.old.clone())
+            .or_else(|| others.get(name).cloned())
     };
     let (database, application) = tokio::join!(
         look_at_database(about, seen, value(SecretKind::PostgresPassword), id),
@@ -68,26 +71,60 @@ async fn look_at_database(
     password: Option<Secret>,
     id: &RotationId,
 ) -> Result<Option<u64>, Trouble> {
-    let (Some(spec), Some(fact)) = (&about.profile.database, &about.database) else { return Ok(None) };
-    let trouble = |what: String| (Code::Database, what, "mend it, or correct [database] in the profile");
-    let password = password.ok_or_else(|| trouble(format!("the env file has no value for {}", spec.password)))?;
+    let (Some(spec), Some(fact)) = (&about.profile.database, &about.database) else {
+        return Ok(None);
+    };
+    let trouble = |what: String| {
+        (
+            Code::Database,
+            what,
+            "mend it, or correct [database] in the profile",
+        )
+    };
+    let password = password
+        .ok_or_else(|| trouble(format!("the env file has no value for {}", spec.password)))?;
     let container = seen.containers.iter().find(|c| c.service == spec.service);
-    let container = container.ok_or_else(|| trouble(format!("service {} of [database] has no container", spec.service)))?;
-    let endpoint = endpoint_of(container, spec.port, &fact.role, &fact.database)
-        .ok_or_else(|| trouble(format!("{} has no address on a container network", spec.service)))?;
+    let container = container.ok_or_else(|| {
+        trouble(format!(
+            "service {} of [database] has no container",
+            spec.service
+        ))
+    })?;
+    let endpoint =
+        endpoint_of(container, spec.port, &fact.role, &fact.database).ok_or_else(|| {
+            trouble(format!(
+                "{} has no address on a container network",
+                spec.service
+            ))
+        })?;
     match database::path_checks_passwords(&endpoint).await {
         Ok(()) => {}
         Err(Finding::Wrong(what)) => {
-            return Err((Code::Vacuous, what, "make pg_hba.conf ask for a password on this path; without that no rotation can be proven"));
+            return Err((
+                Code::Vacuous,
+                what,
+                "make pg_hba.conf ask for a password on this path; without that no rotation can be proven",
+            ));
         }
         Err(Finding::Unknown(what)) => return Err(trouble(what)),
     }
-    let session = database::session(&endpoint, id, &[&password]).await.map_err(|e| trouble(e.to_string()))?;
-    let size = session.database_size().await.map_err(|e| trouble(e.to_string()))?;
+    let session = database::session(&endpoint, id, &[&password])
+        .await
+        .map_err(|e| trouble(e.to_string()))?;
+    let size = session
+        .database_size()
+        .await
+        .map_err(|e| trouble(e.to_string()))?;
     if about.rotates(SecretKind::PostgresPassword) {
-        let facts = session.role_facts(&fact.role).await.map_err(|e| trouble(e.to_string()))?;
+        let facts = session
+            .role_facts(&fact.role)
+            .await
+            .map_err(|e| trouble(e.to_string()))?;
         if facts.expired {
-            return Err(trouble(format!("the password of role {} has expired (VALID UNTIL)", fact.role)));
+            return Err(trouble(format!(
+                "the password of role {} has expired (VALID UNTIL)",
+                fact.role
+            )));
         }
         // Also shows that the verifier can be saved, before anything depends on it.
         match session.stored_password(&fact.role).await {
@@ -96,13 +133,27 @@ async fn look_at_database(
             Err(error) => return Err(trouble(error.to_string())),
         }
     }
-    if about.ends_sessions() && let Some(sessions) = &about.profile.sessions {
-        session.open_sessions(&database::session_table(sessions)).await.map_err(|e| trouble(e.to_string()))?;
+    if about.ends_sessions()
+        && let Some(sessions) = &about.profile.sessions
+    {
+        session
+            .open_sessions(&database::session_table(sessions))
+            .await
+            .map_err(|e| trouble(e.to_string()))?;
     }
-    if let (true, Some(admin), Some(email)) = (about.rotates(SecretKind::AdminPassword), &about.profile.admin, &about.admin_email) {
+    if let (true, Some(admin), Some(email)) = (
+        about.rotates(SecretKind::AdminPassword),
+        &about.profile.admin,
+        &about.admin_email,
+    ) {
         match session.read_cell(&database::admin_hash(admin, email)).await {
             Ok(keyroll_providers::postgres::Cell::Value(_)) => {}
-            Ok(_) => return Err(trouble(format!("{email} has no stored password hash in table {}", admin.table))),
+            Ok(_) => {
+                return Err(trouble(format!(
+                    "{email} has no stored password hash in table {}",
+                    admin.table
+                )));
+            }
             Err(error) => return Err(trouble(error.to_string())),
         }
     }
@@ -114,26 +165,53 @@ async fn look_at_panel(
     panel: Option<&Panel>,
     password: Option<Secret>,
 ) -> Result<Vec<(String, Secret)>, Trouble> {
-    let Some(panel) = panel else { return Ok(vec![]) };
+    let Some(panel) = panel else {
+        return Ok(vec![]);
+    };
     let trouble = |finding: Finding| match finding {
-        Finding::Wrong(what) => (Code::Panel, what, "mend it; an admin who changed the password in the panel gives it with --current-admin-password-file"),
-        Finding::Unknown(what) => (Code::Panel, format!("could not look: {what}"), "mend it, or correct [http] in the profile"),
+        Finding::Wrong(what) => (
+            Code::Panel,
+            what,
+            "mend it; an admin who changed the password in the panel gives it with --current-admin-password-file",
+        ),
+        Finding::Unknown(what) => (
+            Code::Panel,
+            format!("could not look: {what}"),
+            "mend it, or correct [http] in the profile",
+        ),
     };
     panel.healthy().await.map_err(trouble)?;
-    let Some(email) = about.admin_email.as_deref().filter(|_| panel.has_login()) else { return Ok(vec![]) };
-    let password = password.ok_or_else(|| (Code::Panel, "the env file has no admin password".to_owned(), "see [admin] in the profile"))?;
+    let Some(email) = about.admin_email.as_deref().filter(|_| panel.has_login()) else {
+        return Ok(vec![]);
+    };
+    let password = password.ok_or_else(|| {
+        (
+            Code::Panel,
+            "the env file has no admin password".to_owned(),
+            "see [admin] in the profile",
+        )
+    })?;
     let vacuous = |finding: Finding| match finding {
-        Finding::Wrong(what) => (Code::Vacuous, what, "a check that cannot fail proves nothing; correct [http] in the profile"),
+        Finding::Wrong(what) => (
+            Code::Vacuous,
+            what,
+            "a check that cannot fail proves nothing; correct [http] in the profile",
+        ),
         unknown @ Finding::Unknown(_) => trouble(unknown),
     };
     // The wrong login first: a right one resets the count of wrong ones in most applications.
-    let (wrong_login, no_session) = tokio::join!(panel.login_can_fail(email), panel.pages_can_refuse());
+    let (wrong_login, no_session) =
+        tokio::join!(panel.login_can_fail(email), panel.pages_can_refuse());
     wrong_login.map_err(vacuous)?;
     no_session.map_err(vacuous)?;
     let tokens = panel.log_in(email, &password).await.map_err(trouble)?;
     panel.pages_open(&tokens.access).await.map_err(trouble)?;
     let mut witness = vec![(WITNESS_ACCESS.to_owned(), tokens.access)];
-    witness.extend(tokens.refresh.map(|refresh| (WITNESS_REFRESH.to_owned(), refresh)));
+    witness.extend(
+        tokens
+            .refresh
+            .map(|refresh| (WITNESS_REFRESH.to_owned(), refresh)),
+    );
     Ok(witness)
 }
 
@@ -144,20 +222,34 @@ pub(super) fn room(profile: &Profile, about: &About, found: &mut Findings) -> Ro
     let files = crate::backup::files(about);
     let measured = space::of_files(&files)
         .and_then(|own| Ok(own + space::of_globs(&profile.root, &profile.backup.files, backups)?))
-        .and_then(|bytes| Ok((space::needed(bytes, about.database_bytes.unwrap_or(0)), space::available(backups)?)));
+        .and_then(|bytes| {
+            Ok((
+                space::needed(bytes, about.database_bytes.unwrap_or(0)),
+                space::available(backups)?,
+            ))
+        });
     match measured {
         Ok((needed, free)) => {
             if needed > free {
                 found.refuse(
                     Code::Space,
-                    format!("{}: the backup may take {} MiB, {} MiB are free", backups.display(), needed >> 20, free >> 20),
+                    format!(
+                        "{}: the backup may take {} MiB, {} MiB are free",
+                        backups.display(),
+                        needed >> 20,
+                        free >> 20
+                    ),
                     "make room, or set paths.backups to another file system",
                 );
             }
             Room { needed, free }
         }
         Err(error) => {
-            found.refuse(Code::Space, error.to_string(), "mend it, or correct backup.files in the profile");
+            found.refuse(
+                Code::Space,
+                error.to_string(),
+                "mend it, or correct backup.files in the profile",
+            );
             none
         }
     }

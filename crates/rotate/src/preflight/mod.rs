@@ -20,8 +20,8 @@ use crate::error::{Code, Refusal, RotateError};
 use crate::operations::Request;
 use crate::panel::Panel;
 use crate::profile::{Profile, SecretKind};
-use crate::runtime::{Cli, Engine};
 use crate::report::{PlanReport, PlannedSecret, PlannedService, Progress};
+use crate::runtime::{Cli, Engine};
 use crate::steps;
 use crate::world::{Pair, World};
 
@@ -69,19 +69,31 @@ impl Findings {
 
     /// Stops where something later would build on what was not found.
     fn stop(&mut self) -> Result<(), RotateError> {
-        if self.refusals.is_empty() { Ok(()) } else { Err(RotateError::Refused(std::mem::take(&mut self.refusals))) }
+        if self.refusals.is_empty() {
+            Ok(())
+        } else {
+            Err(RotateError::Refused(std::mem::take(&mut self.refusals)))
+        }
     }
 
     /// The refusals that an incident override accepts; the others stop.
-    fn settle(&mut self, request: &Request, redactor: &Redactor) -> Result<Vec<String>, RotateError> {
+    fn settle(
+        &mut self,
+        request: &Request,
+        redactor: &Redactor,
+    ) -> Result<Vec<String>, RotateError> {
         for refusal in &mut self.refusals {
             refusal.what = redactor.clean(&refusal.what);
         }
         let force = request.force_unhealthy && request.reason == Reason::Incident;
-        let (accepted, refused): (Vec<Refusal>, Vec<Refusal>) =
-            std::mem::take(&mut self.refusals).into_iter().partition(|r| force && r.code.can_be_forced());
+        let (accepted, refused): (Vec<Refusal>, Vec<Refusal>) = std::mem::take(&mut self.refusals)
+            .into_iter()
+            .partition(|r| force && r.code.can_be_forced());
         if refused.is_empty() {
-            return Ok(accepted.into_iter().map(|r| format!("{}: {}", r.code, r.what)).collect());
+            return Ok(accepted
+                .into_iter()
+                .map(|r| format!("{}: {}", r.code, r.what))
+                .collect());
         }
         Err(RotateError::Refused([refused, accepted].concat()))
     }
@@ -99,10 +111,18 @@ pub(crate) async fn look(
 ) -> Result<Ready, RotateError> {
     let mut found = Findings::default();
     let names = profile.select(&request.names).map_err(|name| {
-        let known: Vec<&str> = profile.groups.keys().chain(profile.secrets.keys()).map(String::as_str).collect();
+        let known: Vec<&str> = profile
+            .groups
+            .keys()
+            .chain(profile.secrets.keys())
+            .map(String::as_str)
+            .collect();
         Refusal::new(
             Code::Selection,
-            format!("{name:?} is neither a secret nor a group of profile {}", profile.name),
+            format!(
+                "{name:?} is neither a secret nor a group of profile {}",
+                profile.name
+            ),
             format!("there is: {}", known.join(", ")),
         )
     })?;
@@ -130,12 +150,13 @@ pub(crate) async fn look(
     let services = consumers::fates(profile, &seen, &uses);
 
     progress.looking("the database, the panel, the room for the backup");
-    let panel = match &profile.http {
-        Some(http) => Some(Panel::new(http, profile.limits).map_err(|e| {
-            Refusal::new(Code::Panel, e.to_string(), "mend [http] in the profile")
-        })?),
-        None => None,
-    };
+    let panel =
+        match &profile.http {
+            Some(http) => Some(Panel::new(http, profile.limits).map_err(|e| {
+                Refusal::new(Code::Panel, e.to_string(), "mend [http] in the profile")
+            })?),
+            None => None,
+        };
     let fingerprints = identity.fingerprint_key();
     let secrets = names
         .iter()
@@ -164,7 +185,16 @@ pub(crate) async fn look(
         env_file: env_fact,
         database_bytes: None,
     };
-    let health = health::look(&about, &seen, &pairs, &others, panel.as_ref(), &id, &mut found).await;
+    let health = health::look(
+        &about,
+        &seen,
+        &pairs,
+        &others,
+        panel.as_ref(),
+        &id,
+        &mut found,
+    )
+    .await;
     about.database_bytes = health.database_bytes;
     let room = health::room(profile, &about, &mut found);
     about.accepted = found.settle(request, &redactor)?;
@@ -192,7 +222,9 @@ fn known(journal: &Journal, about: &About) -> Result<BTreeSet<String>, RotateErr
     let mut known = BTreeSet::new();
     for fact in &about.secrets {
         let versions = journal.versions_of(&fact.name)?;
-        if versions.iter().any(|v| v.state == VersionState::Current && v.fingerprint == fact.old && v.sealed.is_some()) {
+        if versions.iter().any(|v| {
+            v.state == VersionState::Current && v.fingerprint == fact.old && v.sealed.is_some()
+        }) {
             known.insert(fact.name.clone());
         }
     }
@@ -217,7 +249,9 @@ pub(crate) async fn bystander(
     let seen = project::discover(profile, &id, &redactor, &mut found).await?;
     found.stop()?;
     let panel = match &profile.http {
-        Some(http) => Some(Panel::new(http, profile.limits).map_err(|e| RotateError::Failed(e.to_string()))?),
+        Some(http) => {
+            Some(Panel::new(http, profile.limits).map_err(|e| RotateError::Failed(e.to_string()))?)
+        }
         None => None,
     };
     let about = About {
@@ -258,13 +292,20 @@ fn report(about: &About, room: health::Room, notes: Vec<String>) -> PlanReport {
             name: s.name.clone(),
             kind: s.kind,
             fingerprint: s.old.clone(),
-            consumers: s.uses.iter().map(|u| format!("{}: {}", u.service, u.place)).collect(),
+            consumers: s
+                .uses
+                .iter()
+                .map(|u| format!("{}: {}", u.service, u.place))
+                .collect(),
         })
         .collect();
     let services = about
         .services
         .iter()
-        .map(|(service, fact)| PlannedService { service: service.clone(), fate: fact.fate })
+        .map(|(service, fact)| PlannedService {
+            service: service.clone(),
+            fate: fact.fate,
+        })
         .collect();
     PlanReport {
         stack: about.profile.name.clone(),
@@ -285,20 +326,28 @@ fn report(about: &About, room: health::Room, notes: Vec<String>) -> PlanReport {
 /// What people will notice.
 fn blast_radius(about: &About) -> Vec<String> {
     let mut lines = vec![];
-    if about.ends_sessions() && (about.profile.sessions.is_some() || about.rotates(SecretKind::AccessTokenKey)) {
+    if about.ends_sessions()
+        && (about.profile.sessions.is_some() || about.rotates(SecretKind::AccessTokenKey))
+    {
         lines.push("every user is logged out".to_owned());
     }
     let recreated = about.services_with(Fate::Recreated);
     if recreated.is_empty() {
         lines.push("no container is recreated".to_owned());
     } else {
-        lines.push(format!("{} restart once, for as long as they take to start", recreated.join(", ")));
+        lines.push(format!(
+            "{} restart once, for as long as they take to start",
+            recreated.join(", ")
+        ));
     }
     if about.rotates(SecretKind::PostgresPassword) {
         lines.push("database sessions from before are ended; whoever uses the database password elsewhere (a backup job, a BI tool) needs the new one".to_owned());
     }
     if about.rotates(SecretKind::AdminPassword) {
-        lines.push(format!("{} gets a new password, which is in the summary", about.admin_email.as_deref().unwrap_or("the admin")));
+        lines.push(format!(
+            "{} gets a new password, which is in the summary",
+            about.admin_email.as_deref().unwrap_or("the admin")
+        ));
     }
     lines
 }

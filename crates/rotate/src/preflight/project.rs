@@ -10,7 +10,7 @@ use super::Findings;
 use crate::about::ProjectFact;
 use crate::error::{Code, Refusal, RotateError};
 use crate::profile::Profile;
-use crate::runtime::{Cli, Container, Engine, Health, Service};
+use crate::runtime::{Cli, Container, Engine, Hashes, Health, Service};
 
 /// The running project.
 #[derive(Debug)]
@@ -41,24 +41,51 @@ pub(super) async fn discover(
     found: &mut Findings,
 ) -> Result<Seen, RotateError> {
     let socket = &profile.compose.socket;
-    let refuse = |what: String, next: &str| -> RotateError { Refusal::new(Code::Project, what, next).into() };
-    let no_engine = |e: String| refuse(format!("{}: {e}", socket.display()), "start the Docker Engine, or set compose.socket");
-    let engine = Engine::connect(socket, id.as_str()).map_err(no_engine)?.negotiate().await.map_err(no_engine)?;
+    let refuse = |what: String, next: &str| -> RotateError {
+        Refusal::new(Code::Project, what, next).into()
+    };
+    let no_engine = |e: String| {
+        refuse(
+            format!("{}: {e}", socket.display()),
+            "start the Docker Engine, or set compose.socket",
+        )
+    };
+    let engine = Engine::connect(socket, id.as_str())
+        .map_err(no_engine)?
+        .negotiate()
+        .await
+        .map_err(no_engine)?;
     let all = engine.containers(None).await.map_err(no_engine)?;
     let wanted: Vec<PathBuf> = profile.compose.files.iter().map(|p| canonical(p)).collect();
     let ours = |c: &&Container| paths(&c.config_files).iter().any(|p| wanted.contains(p));
-    let mut projects: Vec<&str> = all.iter().filter(ours).map(|c| c.project.as_str()).collect();
+    let mut projects: Vec<&str> = all
+        .iter()
+        .filter(ours)
+        .map(|c| c.project.as_str())
+        .collect();
     projects.sort_unstable();
     projects.dedup();
     if let Some(name) = &profile.compose.project {
         projects.retain(|p| p == name);
     }
-    let files = wanted.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", ");
+    let files = wanted
+        .iter()
+        .map(|p| p.display().to_string())
+        .collect::<Vec<_>>()
+        .join(", ");
     let name = match projects.as_slice() {
         [one] => (*one).to_owned(),
         [] => {
             return Err(refuse(
-                format!("no container was made from {files}{}", profile.compose.project.as_ref().map(|p| format!(" as project {p}")).unwrap_or_default()),
+                format!(
+                    "no container was made from {files}{}",
+                    profile
+                        .compose
+                        .project
+                        .as_ref()
+                        .map(|p| format!(" as project {p}"))
+                        .unwrap_or_default()
+                ),
                 "start the stack first, or correct compose.files and compose.project in the profile; `docker compose ls` shows what runs",
             ));
         }
@@ -69,7 +96,10 @@ pub(super) async fn discover(
             ));
         }
     };
-    let containers: Vec<Container> = all.into_iter().filter(|c| c.project == name && !c.one_off).collect();
+    let containers: Vec<Container> = all
+        .into_iter()
+        .filter(|c| c.project == name && !c.one_off)
+        .collect();
     let first = &containers[0];
     let fact = ProjectFact {
         name: name.clone(),
@@ -78,11 +108,20 @@ pub(super) async fn discover(
         env_files: first.env_files.iter().map(PathBuf::from).collect(),
     };
     for container in &containers {
-        let labels = |c: &Container| (c.working_dir.clone(), paths(&c.config_files), paths(&c.env_files));
+        let labels = |c: &Container| {
+            (
+                c.working_dir.clone(),
+                paths(&c.config_files),
+                paths(&c.env_files),
+            )
+        };
         if labels(container) != labels(first) {
             found.refuse(
                 Code::Project,
-                format!("{} and {} were started with different compose files, directories or env files", first.name, container.name),
+                format!(
+                    "{} and {} were started with different compose files, directories or env files",
+                    first.name, container.name
+                ),
                 "bring the whole project up once in the same way, then run keyroll again",
             );
         }
@@ -90,11 +129,19 @@ pub(super) async fn discover(
     if paths(&first.config_files) != wanted {
         found.refuse(
             Code::Project,
-            format!("project {name} was started from {}, the profile says {files}", first.config_files.join(", ")),
+            format!(
+                "project {name} was started from {}, the profile says {files}",
+                first.config_files.join(", ")
+            ),
             "correct compose.files in the profile",
         );
     }
-    let env_files: Vec<PathBuf> = profile.compose.env_files.iter().map(|p| canonical(p)).collect();
+    let env_files: Vec<PathBuf> = profile
+        .compose
+        .env_files
+        .iter()
+        .map(|p| canonical(p))
+        .collect();
     if !first.env_files.is_empty() && paths(&first.env_files) != env_files {
         found.refuse(
             Code::Project,
@@ -107,7 +154,14 @@ pub(super) async fn discover(
         );
     }
     let cli = Cli::new(fact.clone(), socket, id.as_str(), redactor.clone());
-    Ok(Seen { engine, cli, fact, containers, resolved: BTreeMap::new(), stale: vec![] })
+    Ok(Seen {
+        engine,
+        cli,
+        fact,
+        containers,
+        resolved: BTreeMap::new(),
+        stale: vec![],
+    })
 }
 
 /// [`discover`], and then drift and health.
@@ -121,11 +175,15 @@ pub(super) async fn look(
     let mut seen = discover(profile, id, redactor, found).await?;
     found.stop()?;
     let unreadable = |e: String| -> RotateError {
-        Refusal::new(Code::Project, e, "mend the compose files; `docker compose config` shows the error").into()
+        Refusal::new(
+            Code::Project,
+            e,
+            "mend the compose files; `docker compose config` shows the error",
+        )
+        .into()
     };
-    let (hashes, resolved) = tokio::join!(seen.cli.hashes(), seen.cli.resolved(None));
-    let hashes = hashes.map_err(unreadable)?;
-    seen.resolved = resolved.map_err(unreadable)?;
+    let (resolved, hashes) = seen.cli.resolved_with_hashes().await.map_err(unreadable)?;
+    seen.resolved = resolved;
     drift(&mut seen, &hashes, journal, found).await?;
     sickness(&seen, found);
     Ok(seen)
@@ -133,7 +191,7 @@ pub(super) async fn look(
 
 async fn drift(
     seen: &mut Seen,
-    hashes: &BTreeMap<String, String>,
+    hashes: &Hashes,
     journal: &Journal,
     found: &mut Findings,
 ) -> Result<(), RotateError> {
@@ -141,11 +199,17 @@ async fn drift(
     let remembered = journal.stale()?;
     for (service, wanted) in hashes {
         let Some(container) = seen.containers.iter().find(|c| c.service == *service) else {
-            found.refuse(Code::Drift, format!("service {service} is in the files and has no container"), next);
+            found.refuse(
+                Code::Drift,
+                format!("service {service} is in the files and has no container"),
+                next,
+            );
             continue;
         };
-        if container.config_hash != *wanted {
-            let by_choice = remembered.iter().any(|s| s.service == *service && s.container == container.id && s.desired == *wanted);
+        if !wanted.fits(&container.config_hash) {
+            let by_choice = remembered.iter().any(|s| {
+                s.service == *service && s.container == container.id && s.desired == wanted.full
+            });
             if by_choice {
                 seen.stale.push(service.clone());
             } else {
@@ -155,13 +219,17 @@ async fn drift(
                         "{} runs another configuration than its files now say (hash {}, wanted {}): a file was edited since, or another compose version made it",
                         container.name,
                         short(&container.config_hash),
-                        short(wanted)
+                        short(&wanted.full)
                     ),
                     next,
                 );
             }
         }
-        let reference = seen.resolved.get(service).and_then(|s| s.image.clone()).unwrap_or_else(|| container.image_ref.clone());
+        let reference = seen
+            .resolved
+            .get(service)
+            .and_then(|s| s.image.clone())
+            .unwrap_or_else(|| container.image_ref.clone());
         match seen.engine.image_id(&reference).await {
             Ok(id) if id == container.image_id => {}
             Ok(id) => found.refuse(
@@ -177,8 +245,19 @@ async fn drift(
             Err(why) => found.refuse(Code::Drift, format!("{}: its image {reference} cannot be looked at: {why}", container.name), next),
         }
     }
-    for container in seen.containers.iter().filter(|c| !hashes.contains_key(&c.service)) {
-        found.refuse(Code::Drift, format!("{} belongs to a service that the files no longer have", container.name), next);
+    for container in seen
+        .containers
+        .iter()
+        .filter(|c| !hashes.contains_key(&c.service))
+    {
+        found.refuse(
+            Code::Drift,
+            format!(
+                "{} belongs to a service that the files no longer have",
+                container.name
+            ),
+            next,
+        );
     }
     Ok(())
 }
@@ -189,7 +268,10 @@ fn short(hash: &str) -> &str {
 
 /// A container that ran once, did its work and is not meant to run again.
 pub(super) fn is_done(container: &Container) -> bool {
-    !container.running && container.state == "exited" && container.exit_code == 0 && !container.restarts
+    !container.running
+        && container.state == "exited"
+        && container.exit_code == 0
+        && !container.restarts
 }
 
 fn sickness(seen: &Seen, found: &mut Findings) {

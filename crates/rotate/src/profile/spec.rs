@@ -159,7 +159,10 @@ fn default_wrong_limit() -> u32 {
 
 /// Where a token stands in an answer: a JSON pointer (RFC 6901), or `{ cookie = "name" }`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged, expecting = "a JSON pointer such as \"/accessToken\", or { cookie = \"name\" }")]
+#[serde(
+    untagged,
+    expecting = "a JSON pointer such as \"/accessToken\", or { cookie = \"name\" }"
+)]
 pub enum TokenSpec {
     /// In the body.
     Json(String),

@@ -65,19 +65,33 @@ fn said(error: &bollard::errors::Error) -> String {
 
 impl Engine {
     pub(crate) fn connect(socket: &Path, mark: &str) -> Result<Self, String> {
-        let docker = Docker::connect_with_unix(&socket.to_string_lossy(), 120, API_DEFAULT_VERSION).map_err(|e| said(&e))?;
-        Ok(Self { docker, mark: mark.to_owned() })
+        let docker = Docker::connect_with_unix(&socket.to_string_lossy(), 120, API_DEFAULT_VERSION)
+            .map_err(|e| said(&e))?;
+        Ok(Self {
+            docker,
+            mark: mark.to_owned(),
+        })
     }
 
     /// Speaks the version that the engine knows.
     pub(crate) async fn negotiate(self) -> Result<Self, String> {
-        let docker = self.docker.negotiate_version().await.map_err(|e| said(&e))?;
-        Ok(Self { docker, mark: self.mark })
+        let docker = self
+            .docker
+            .negotiate_version()
+            .await
+            .map_err(|e| said(&e))?;
+        Ok(Self {
+            docker,
+            mark: self.mark,
+        })
     }
 
     /// All containers that compose made, running or not; of one project, or of all.
     pub(crate) async fn containers(&self, project: Option<&str>) -> Result<Vec<Container>, String> {
-        let label = project.map_or_else(|| format!("{LABEL}.project"), |p| format!("{LABEL}.project={p}"));
+        let label = project.map_or_else(
+            || format!("{LABEL}.project"),
+            |p| format!("{LABEL}.project={p}"),
+        );
         self.list(Some(label)).await
     }
 
@@ -88,24 +102,48 @@ impl Engine {
 
     async fn list(&self, label: Option<String>) -> Result<Vec<Container>, String> {
         let filters = label.map(|l| HashMap::from([("label".to_owned(), vec![l])]));
-        let options = ListContainersOptions { all: filters.is_some(), filters, ..Default::default() };
-        let list = self.docker.list_containers(Some(options)).await.map_err(|e| said(&e))?;
+        let options = ListContainersOptions {
+            all: filters.is_some(),
+            filters,
+            ..Default::default()
+        };
+        let list = self
+            .docker
+            .list_containers(Some(options))
+            .await
+            .map_err(|e| said(&e))?;
         let ids = list.into_iter().filter_map(|c| c.id);
         let inspected = futures_util::future::join_all(ids.map(|id| self.inspect(id))).await;
-        inspected.into_iter().filter_map(Result::transpose).collect()
+        inspected
+            .into_iter()
+            .filter_map(Result::transpose)
+            .collect()
     }
 
     async fn inspect(&self, id: String) -> Result<Option<Container>, String> {
         let seen = match self.docker.inspect_container(&id, None).await {
             Ok(seen) => seen,
             // Gone between listing and looking.
-            Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }) => return Ok(None),
+            Err(bollard::errors::Error::DockerResponseServerError {
+                status_code: 404, ..
+            }) => return Ok(None),
             Err(error) => return Err(said(&error)),
         };
         let config = seen.config.unwrap_or_default();
         let labels = config.labels.unwrap_or_default();
-        let label = |name: &str| labels.get(&format!("{LABEL}.{name}")).cloned().unwrap_or_default();
-        let list = |name: &str| label(name).split(',').filter(|p| !p.is_empty()).map(str::to_owned).collect();
+        let label = |name: &str| {
+            labels
+                .get(&format!("{LABEL}.{name}"))
+                .cloned()
+                .unwrap_or_default()
+        };
+        let list = |name: &str| {
+            label(name)
+                .split(',')
+                .filter(|p| !p.is_empty())
+                .map(str::to_owned)
+                .collect()
+        };
         let state = seen.state.unwrap_or_default();
         use bollard::models::{HealthStatusEnum, RestartPolicyNameEnum};
         let health = match state.health.and_then(|h| h.status) {
@@ -114,10 +152,21 @@ impl Engine {
             Some(HealthStatusEnum::UNHEALTHY) => Health::Unhealthy,
             _ => Health::None,
         };
-        let restart = seen.host_config.and_then(|h| h.restart_policy).and_then(|p| p.name);
+        let restart = seen
+            .host_config
+            .and_then(|h| h.restart_policy)
+            .and_then(|p| p.name);
         let env = config.env.unwrap_or_default().into_iter();
-        let env = env.filter_map(|e| e.split_once('=').map(|(k, v)| (k.to_owned(), Secret::new(v)))).collect();
-        let networks = seen.network_settings.and_then(|n| n.networks).unwrap_or_default();
+        let env = env
+            .filter_map(|e| {
+                e.split_once('=')
+                    .map(|(k, v)| (k.to_owned(), Secret::new(v)))
+            })
+            .collect();
+        let networks = seen
+            .network_settings
+            .and_then(|n| n.networks)
+            .unwrap_or_default();
         let mut networks: Vec<(String, IpAddr)> = networks
             .into_iter()
             .filter_map(|(name, n)| Some((name, n.ip_address?.parse().ok()?)))
@@ -125,7 +174,11 @@ impl Engine {
         networks.sort();
         Ok(Some(Container {
             id,
-            name: seen.name.unwrap_or_default().trim_start_matches('/').to_owned(),
+            name: seen
+                .name
+                .unwrap_or_default()
+                .trim_start_matches('/')
+                .to_owned(),
             service: label("service"),
             project: label("project"),
             image_ref: config.image.unwrap_or_default(),
@@ -139,7 +192,10 @@ impl Engine {
             exit_code: state.exit_code.unwrap_or(0),
             state: state.status.map(|s| s.to_string()).unwrap_or_default(),
             health,
-            restarts: matches!(restart, Some(RestartPolicyNameEnum::ALWAYS | RestartPolicyNameEnum::UNLESS_STOPPED)),
+            restarts: matches!(
+                restart,
+                Some(RestartPolicyNameEnum::ALWAYS | RestartPolicyNameEnum::UNLESS_STOPPED)
+            ),
             env,
             networks,
         }))
@@ -147,8 +203,14 @@ impl Engine {
 
     /// What an image reference means now.
     pub(crate) async fn image_id(&self, reference: &str) -> Result<String, String> {
-        let image = self.docker.inspect_image(reference).await.map_err(|e| said(&e))?;
-        image.id.ok_or_else(|| format!("image {reference} has no id"))
+        let image = self
+            .docker
+            .inspect_image(reference)
+            .await
+            .map_err(|e| said(&e))?;
+        image
+            .id
+            .ok_or_else(|| format!("image {reference} has no id"))
     }
 
     /// Runs a command in a container. Its standard output goes to `sink`; `input` is written to it and closed.
@@ -169,15 +231,33 @@ impl Engine {
                 cmd: Some(command.to_vec()),
                 ..Default::default()
             };
-            let exec = self.docker.create_exec(container, options).await.map_err(|e| said(&e))?;
-            let start = StartExecOptions { output_capacity: Some(256 * 1024), ..Default::default() };
-            let started = self.docker.start_exec(&exec.id, Some(start)).await.map_err(|e| said(&e))?;
-            let StartExecResults::Attached { mut output, input: mut stdin } = started else {
+            let exec = self
+                .docker
+                .create_exec(container, options)
+                .await
+                .map_err(|e| said(&e))?;
+            let start = StartExecOptions {
+                output_capacity: Some(256 * 1024),
+                ..Default::default()
+            };
+            let started = self
+                .docker
+                .start_exec(&exec.id, Some(start))
+                .await
+                .map_err(|e| said(&e))?;
+            let StartExecResults::Attached {
+                mut output,
+                input: mut stdin,
+            } = started
+            else {
                 return Err("Docker Engine: the command was not attached to".to_owned());
             };
             let feed = async {
                 while let Some(piece) = input.next().await? {
-                    stdin.write_all(&piece).await.map_err(|e| format!("the command's input was closed: {e}"))?;
+                    stdin
+                        .write_all(&piece)
+                        .await
+                        .map_err(|e| format!("the command's input was closed: {e}"))?;
                 }
                 let _ = stdin.shutdown().await;
                 Ok::<(), String>(())
@@ -186,10 +266,13 @@ impl Engine {
                 let mut stderr = Vec::new();
                 while let Some(piece) = output.next().await {
                     match piece.map_err(|e| said(&e))? {
-                        LogOutput::StdErr { message } if stderr.len() < 16 * 1024 => stderr.extend_from_slice(&message),
+                        LogOutput::StdErr { message } if stderr.len() < 16 * 1024 => {
+                            stderr.extend_from_slice(&message)
+                        }
                         LogOutput::StdOut { message } | LogOutput::Console { message } => {
                             // The sink is a file; writing in between keeps the order and holds nothing in memory.
-                            tokio::task::block_in_place(|| sink.write_all(&message)).map_err(|e| e.to_string())?;
+                            tokio::task::block_in_place(|| sink.write_all(&message))
+                                .map_err(|e| e.to_string())?;
                         }
                         _ => {}
                     }
@@ -198,7 +281,13 @@ impl Engine {
             };
             let (fed, drained) = tokio::join!(feed, drain);
             let stderr = String::from_utf8_lossy(&drained?).trim().to_owned();
-            let exit_code = self.docker.inspect_exec(&exec.id).await.map_err(|e| said(&e))?.exit_code.unwrap_or(-1);
+            let exit_code = self
+                .docker
+                .inspect_exec(&exec.id)
+                .await
+                .map_err(|e| said(&e))?
+                .exit_code
+                .unwrap_or(-1);
             if exit_code == 0 {
                 fed?;
             }
@@ -206,7 +295,11 @@ impl Engine {
         };
         match tokio::time::timeout(limit, work).await {
             Ok(done) => done,
-            Err(_) => Err(format!("`{}` did not end within {} s", command.join(" "), limit.as_secs())),
+            Err(_) => Err(format!(
+                "`{}` did not end within {} s",
+                command.join(" "),
+                limit.as_secs()
+            )),
         }
     }
 
@@ -214,14 +307,25 @@ impl Engine {
     pub(crate) fn changes(&self, project: &str) -> impl futures_util::Stream<Item = ()> + use<> {
         let filters = HashMap::from([
             ("type".to_owned(), vec!["container".to_owned()]),
-            ("label".to_owned(), vec![format!("{LABEL}.project={project}")]),
+            (
+                "label".to_owned(),
+                vec![format!("{LABEL}.project={project}")],
+            ),
         ]);
-        let options = EventsOptions { filters: Some(filters), ..Default::default() };
+        let options = EventsOptions {
+            filters: Some(filters),
+            ..Default::default()
+        };
         Box::pin(self.docker.clone().events(Some(options)).map(drop))
     }
 
     /// The last lines that a container wrote since a time in seconds.
-    pub(crate) async fn logs(&self, container: &str, since: i64, tail: usize) -> Result<Vec<String>, String> {
+    pub(crate) async fn logs(
+        &self,
+        container: &str,
+        since: i64,
+        tail: usize,
+    ) -> Result<Vec<String>, String> {
         let options = LogsOptions {
             stdout: true,
             stderr: true,
@@ -239,10 +343,25 @@ impl Engine {
 
     /// The names of all volumes and networks, to show that none was made.
     pub(crate) async fn volumes_and_networks(&self) -> Result<Vec<String>, String> {
-        let volumes = self.docker.list_volumes(None::<bollard::query_parameters::ListVolumesOptions>).await.map_err(|e| said(&e))?;
-        let networks = self.docker.list_networks(None::<bollard::query_parameters::ListNetworksOptions>).await.map_err(|e| said(&e))?;
-        let volumes = volumes.volumes.unwrap_or_default().into_iter().map(|v| format!("volume {}", v.name));
-        let networks = networks.into_iter().filter_map(|n| n.name).map(|n| format!("network {n}"));
+        let volumes = self
+            .docker
+            .list_volumes(None::<bollard::query_parameters::ListVolumesOptions>)
+            .await
+            .map_err(|e| said(&e))?;
+        let networks = self
+            .docker
+            .list_networks(None::<bollard::query_parameters::ListNetworksOptions>)
+            .await
+            .map_err(|e| said(&e))?;
+        let volumes = volumes
+            .volumes
+            .unwrap_or_default()
+            .into_iter()
+            .map(|v| format!("volume {}", v.name));
+        let networks = networks
+            .into_iter()
+            .filter_map(|n| n.name)
+            .map(|n| format!("network {n}"));
         let mut all: Vec<String> = volumes.chain(networks).collect();
         all.sort();
         Ok(all)

@@ -5,6 +5,7 @@ mod engine;
 pub(crate) mod orphans;
 
 pub(crate) use cli::Cli;
+pub(crate) use cli::Hashes;
 pub(crate) use cli::Service;
 pub(crate) use engine::Container;
 pub(crate) use engine::Empty;

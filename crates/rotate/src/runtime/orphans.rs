@@ -32,16 +32,25 @@ fn start_time(pid: i32) -> Option<u64> {
 pub(crate) fn find(rotation: &str) -> Vec<Orphan> {
     let mark = format!("KEYROLL_ROTATION={rotation}");
     let own = std::process::id();
-    let Ok(entries) = fs::read_dir("/proc") else { return vec![] };
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return vec![];
+    };
     entries
         .flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok())
         .filter(|pid| u32::try_from(*pid) != Ok(own))
         .filter_map(|pid| {
             let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
-            environment.split(|b| *b == 0).any(|v| v == mark.as_bytes()).then_some(())?;
+            environment
+                .split(|b| *b == 0)
+                .any(|v| v == mark.as_bytes())
+                .then_some(())?;
             let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-            Some(Orphan { pid, started: start_time(pid)?, name: name.trim().to_owned() })
+            Some(Orphan {
+                pid,
+                started: start_time(pid)?,
+                name: name.trim().to_owned(),
+            })
         })
         .collect()
 }
@@ -64,7 +73,10 @@ pub(crate) async fn end(orphans: &[Orphan], limit: Duration) -> Result<(), Strin
     let mut forced = false;
     while let Some(left) = orphans.iter().find(|o| there(o)) {
         if begun.elapsed() > limit {
-            return Err(format!("process {} ({}) of the killed run does not end", left.pid, left.name));
+            return Err(format!(
+                "process {} ({}) of the killed run does not end",
+                left.pid, left.name
+            ));
         }
         if !forced && begun.elapsed() > limit / 2 {
             send(Signal::KILL);

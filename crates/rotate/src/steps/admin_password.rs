@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use keyroll_journal::{Backward, Evidence, Forward, Intended, Kept, Receipt, StepName};
 use keyroll_providers::postgres::{Cas, Cell, CellAt};
-use keyroll_saga::{ActError, BoxFuture, Compensate, ConfirmError, Observed, Step, StepCx, UndoError};
+use keyroll_saga::{
+    ActError, BoxFuture, Compensate, ConfirmError, Observed, Step, StepCx, UndoError,
+};
 use keyroll_secret::Secret;
 use serde_json::json;
 
@@ -28,7 +30,12 @@ pub(crate) struct AdminPassword {
 
 impl AdminPassword {
     fn spec(&self) -> &AdminSpec {
-        self.world.about.profile.admin.as_ref().expect("the step is planned only with an admin")
+        self.world
+            .about
+            .profile
+            .admin
+            .as_ref()
+            .expect("the step is planned only with an admin")
     }
 
     fn email(&self) -> &str {
@@ -41,21 +48,43 @@ impl AdminPassword {
 
     async fn stored(&self, cx: &StepCx) -> Result<Secret, String> {
         let session = self.world.database_session(cx.rotation()).await?;
-        match session.read_cell(&self.place()).await.map_err(|e| e.to_string())? {
+        match session
+            .read_cell(&self.place())
+            .await
+            .map_err(|e| e.to_string())?
+        {
             Cell::Value(hash) => Ok(hash),
             _ => Err(format!("{} has no stored password hash", self.email())),
         }
     }
 
     fn sealed(&self, cx: &StepCx, name: &str) -> Result<Option<Secret>, String> {
-        let kept = cx.writer().kept(cx.rotation(), name).map_err(|e| e.to_string())?;
-        kept.map(|sealed| self.world.identity.open_secret(&sealed).map_err(|e| e.to_string())).transpose()
+        let kept = cx
+            .writer()
+            .kept(cx.rotation(), name)
+            .map_err(|e| e.to_string())?;
+        kept.map(|sealed| {
+            self.world
+                .identity
+                .open_secret(&sealed)
+                .map_err(|e| e.to_string())
+        })
+        .transpose()
     }
 
     fn keep(&self, cx: &StepCx, name: &str, hash: &Secret) -> Result<(), String> {
-        let sealed = self.world.identity.seal_secret(hash).map_err(|e| e.to_string())?;
-        let kept = Kept { name: name.into(), sealed };
-        cx.writer().keep(cx.rotation(), &[kept], jiff::Timestamp::now()).map_err(|e| e.to_string())
+        let sealed = self
+            .world
+            .identity
+            .seal_secret(hash)
+            .map_err(|e| e.to_string())?;
+        let kept = Kept {
+            name: name.into(),
+            sealed,
+        };
+        cx.writer()
+            .keep(cx.rotation(), &[kept], jiff::Timestamp::now())
+            .map_err(|e| e.to_string())
     }
 
     async fn seed(&self, cx: &StepCx) -> Result<Receipt, ActError> {
@@ -63,12 +92,18 @@ impl AdminPassword {
         let unsure = |e: String| ActError::Indeterminate(self.world.clean(&e));
         let found = self.stored(cx).await.map_err(not_applied)?;
         self.keep(cx, HASH_BEFORE, &found).map_err(not_applied)?;
-        let before = self.sealed(cx, HASH_BEFORE).map_err(not_applied)?.unwrap_or(found);
+        let before = self
+            .sealed(cx, HASH_BEFORE)
+            .map_err(not_applied)?
+            .unwrap_or(found);
         let spec = self.spec();
         let command = spec.seed.command.join(" ");
         let limit = Duration::from_secs(self.world.about.profile.limits.seed_seconds);
         cx.fence()?;
-        let done = self.world.exec(&spec.seed.service, &spec.seed.command, limit).await;
+        let done = self
+            .world
+            .exec(&spec.seed.service, &spec.seed.command, limit)
+            .await;
         let after = self.stored(cx).await.map_err(unsure)?;
         let changed = !after.same_as(&before);
         if changed {
@@ -95,11 +130,16 @@ impl AdminPassword {
         if stored.same_as(&before) {
             return Ok(Observed::Before);
         }
-        let (_, new) = self.world.both(SecretKind::AdminPassword).expect("planned only when it is rotated");
+        let (_, new) = self
+            .world
+            .both(SecretKind::AdminPassword)
+            .expect("planned only when it is rotated");
         match self.world.panel()?.log_in(self.email(), new).await {
             Ok(_) => {
                 self.keep(cx, HASH_AFTER, &stored).map_err(unknown)?;
-                Ok(Observed::After(json!({"service": self.spec().seed.service})))
+                Ok(Observed::After(
+                    json!({"service": self.spec().seed.service}),
+                ))
             }
             Err(Finding::Wrong(_)) => Ok(Observed::Drifted(Evidence::new(
                 "the stored hash is neither the old one nor one of the new password",
@@ -115,22 +155,37 @@ impl AdminPassword {
         };
         let stored = self.stored(cx).await.map_err(failed)?;
         if stored.same_as(&before) {
-            return Ok(Evidence::new("the admin's stored hash is the one from before"));
+            return Ok(Evidence::new(
+                "the admin's stored hash is the one from before",
+            ));
         }
         // Only what the seed wrote is replaced; an admin who changed the password meanwhile keeps theirs.
         let expected = match self.sealed(cx, HASH_AFTER).map_err(failed)? {
             Some(after) => after,
             None => match self.observed(cx).await {
                 Ok(Observed::After(_)) => stored,
-                Ok(_) => return Ok(Evidence::new("somebody else changed the admin's password meanwhile; it was left")),
+                Ok(_) => {
+                    return Ok(Evidence::new(
+                        "somebody else changed the admin's password meanwhile; it was left",
+                    ));
+                }
                 Err(finding) => return Err(failed(finding.to_string())),
             },
         };
         cx.fence().map_err(|e| failed(e.to_string()))?;
-        let mut session = self.world.database_session(cx.rotation()).await.map_err(failed)?;
-        match session.compare_and_set_cell(&self.place(), &expected, &before).await {
+        let mut session = self
+            .world
+            .database_session(cx.rotation())
+            .await
+            .map_err(failed)?;
+        match session
+            .compare_and_set_cell(&self.place(), &expected, &before)
+            .await
+        {
             Ok(Cas::Done) => Ok(Evidence::new("the admin's stored hash is back")),
-            Ok(Cas::Changed) => Ok(Evidence::new("somebody else changed the admin's password meanwhile; it was left")),
+            Ok(Cas::Changed) => Ok(Evidence::new(
+                "somebody else changed the admin's password meanwhile; it was left",
+            )),
             Ok(_) => Err(failed(format!("the account {} is gone", self.email()))),
             Err(e) => Err(failed(e.to_string())),
         }
@@ -144,25 +199,45 @@ impl Step for AdminPassword {
 
     fn observe<'a>(&'a self, cx: &'a StepCx) -> BoxFuture<'a, Observed> {
         Box::pin(async move {
-            self.observed(cx).await.unwrap_or_else(|finding| Observed::Unknown(self.world.clean(&finding.to_string())))
+            self.observed(cx)
+                .await
+                .unwrap_or_else(|finding| Observed::Unknown(self.world.clean(&finding.to_string())))
         })
     }
 
-    fn act<'a>(&'a self, cx: &'a StepCx, _: Intended<Forward>) -> BoxFuture<'a, Result<Receipt, ActError>> {
+    fn act<'a>(
+        &'a self,
+        cx: &'a StepCx,
+        _: Intended<Forward>,
+    ) -> BoxFuture<'a, Result<Receipt, ActError>> {
         Box::pin(self.seed(cx))
     }
 
-    fn confirm<'a>(&'a self, _: &'a StepCx, receipt: &'a Receipt) -> BoxFuture<'a, Result<Evidence, ConfirmError>> {
+    fn confirm<'a>(
+        &'a self,
+        _: &'a StepCx,
+        receipt: &'a Receipt,
+    ) -> BoxFuture<'a, Result<Evidence, ConfirmError>> {
         Box::pin(async move {
-            let (_, new) = self.world.both(SecretKind::AdminPassword).expect("planned only when it is rotated");
+            let (_, new) = self
+                .world
+                .both(SecretKind::AdminPassword)
+                .expect("planned only when it is rotated");
             self.world.panel()?.log_in(self.email(), new).await?;
-            Ok(Evidence::with(format!("{} logs in with the new password", self.email()), receipt.clone()))
+            Ok(Evidence::with(
+                format!("{} logs in with the new password", self.email()),
+                receipt.clone(),
+            ))
         })
     }
 }
 
 impl Compensate for AdminPassword {
-    fn undo<'a>(&'a self, cx: &'a StepCx, _: Intended<Backward>) -> BoxFuture<'a, Result<Evidence, UndoError>> {
+    fn undo<'a>(
+        &'a self,
+        cx: &'a StepCx,
+        _: Intended<Backward>,
+    ) -> BoxFuture<'a, Result<Evidence, UndoError>> {
         Box::pin(self.put_back(cx))
     }
 }

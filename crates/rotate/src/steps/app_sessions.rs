@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use keyroll_journal::{Backward, Evidence, Forward, Intended, Kept, Receipt, StepName};
 use keyroll_providers::postgres::{Revoked, ServerTime, Session};
-use keyroll_saga::{ActError, BoxFuture, Compensate, ConfirmError, Observed, Step, StepCx, UndoError};
+use keyroll_saga::{
+    ActError, BoxFuture, Compensate, ConfirmError, Observed, Step, StepCx, UndoError,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -34,11 +36,21 @@ impl AppSessions {
     }
 
     fn mark(&self, cx: &StepCx) -> Result<Option<Mark>, String> {
-        let Some(sealed) = cx.writer().kept(cx.rotation(), MARK).map_err(|e| e.to_string())? else {
+        let Some(sealed) = cx
+            .writer()
+            .kept(cx.rotation(), MARK)
+            .map_err(|e| e.to_string())?
+        else {
             return Ok(None);
         };
-        let text = self.world.identity.open(&sealed).map_err(|e| e.to_string())?;
-        serde_json::from_slice(&text).map(Some).map_err(|e| e.to_string())
+        let text = self
+            .world
+            .identity
+            .open(&sealed)
+            .map_err(|e| e.to_string())?;
+        serde_json::from_slice(&text)
+            .map(Some)
+            .map_err(|e| e.to_string())
     }
 
     async fn session(&self, cx: &StepCx) -> Result<Session, String> {
@@ -50,17 +62,46 @@ impl AppSessions {
         let mut session = self.session(cx).await.map_err(not_applied)?;
         let table = self.table();
         if self.mark(cx).map_err(not_applied)?.is_none() {
-            let at = session.server_time().await.map_err(|e| not_applied(e.to_string()))?;
-            let open = session.open_sessions(&table).await.map_err(|e| not_applied(e.to_string()))?;
-            let text = json!(Mark { at_micros: at.micros(), open }).to_string();
-            let sealed = self.world.identity.seal(text.as_bytes()).map_err(|e| not_applied(e.to_string()))?;
-            cx.writer().keep(cx.rotation(), &[Kept { name: MARK.into(), sealed }], jiff::Timestamp::now())?;
+            let at = session
+                .server_time()
+                .await
+                .map_err(|e| not_applied(e.to_string()))?;
+            let open = session
+                .open_sessions(&table)
+                .await
+                .map_err(|e| not_applied(e.to_string()))?;
+            let text = json!(Mark {
+                at_micros: at.micros(),
+                open
+            })
+            .to_string();
+            let sealed = self
+                .world
+                .identity
+                .seal(text.as_bytes())
+                .map_err(|e| not_applied(e.to_string()))?;
+            cx.writer().keep(
+                cx.rotation(),
+                &[Kept {
+                    name: MARK.into(),
+                    sealed,
+                }],
+                jiff::Timestamp::now(),
+            )?;
         }
-        let mark = self.mark(cx).map_err(not_applied)?.ok_or_else(|| not_applied("the mark was not kept".into()))?;
+        let mark = self
+            .mark(cx)
+            .map_err(not_applied)?
+            .ok_or_else(|| not_applied("the mark was not kept".into()))?;
         cx.fence()?;
-        match session.revoke_sessions(&table, ServerTime::from_micros(mark.at_micros)).await {
+        match session
+            .revoke_sessions(&table, ServerTime::from_micros(mark.at_micros))
+            .await
+        {
             Ok(revoked) => Ok(json!({"ids": revoked.ids, "at_micros": revoked.at.micros()})),
-            Err(e) if e.is_indeterminate() => Err(ActError::Indeterminate(self.world.clean(&e.to_string()))),
+            Err(e) if e.is_indeterminate() => {
+                Err(ActError::Indeterminate(self.world.clean(&e.to_string())))
+            }
             Err(e) => Err(not_applied(e.to_string())),
         }
     }
@@ -68,7 +109,9 @@ impl AppSessions {
     async fn reopen(&self, cx: &StepCx) -> Result<Evidence, UndoError> {
         let failed = |e: String| UndoError(self.world.clean(&e));
         if self.world.about.reason == Reason::Incident {
-            return Ok(Evidence::new("after an incident revoked sessions stay revoked"));
+            return Ok(Evidence::new(
+                "after an incident revoked sessions stay revoked",
+            ));
         }
         let Some(mark) = self.mark(cx).map_err(failed)? else {
             return Ok(Evidence::new("no session was revoked"));
@@ -79,16 +122,25 @@ impl AppSessions {
         // listing and the revocation; a column that is only true or false lists what is closed now, so there the ids
         // written down decide.
         let at = ServerTime::from_micros(mark.at_micros);
-        let again = session.revoke_sessions(&self.table(), at).await.map_err(|e| failed(e.to_string()))?;
+        let again = session
+            .revoke_sessions(&self.table(), at)
+            .await
+            .map_err(|e| failed(e.to_string()))?;
         let mut ids = again.ids;
         ids.extend(mark.open);
         ids.sort();
         ids.dedup();
         let revoked = Revoked { ids, at };
-        let reopened =
-            session.reopen_sessions(&self.table(), &revoked).await.map_err(|e| failed(e.to_string()))?;
+        let reopened = session
+            .reopen_sessions(&self.table(), &revoked)
+            .await
+            .map_err(|e| failed(e.to_string()))?;
         Ok(Evidence::with(
-            format!("{} revoked sessions are open again, {} are not", reopened.open.len(), reopened.left.len()),
+            format!(
+                "{} revoked sessions are open again, {} are not",
+                reopened.open.len(),
+                reopened.left.len()
+            ),
             json!({"open": reopened.open, "left": reopened.left}),
         ))
     }
@@ -104,26 +156,51 @@ impl Step for AppSessions {
         Box::pin(async { Observed::Overlap })
     }
 
-    fn act<'a>(&'a self, cx: &'a StepCx, _: Intended<Forward>) -> BoxFuture<'a, Result<Receipt, ActError>> {
+    fn act<'a>(
+        &'a self,
+        cx: &'a StepCx,
+        _: Intended<Forward>,
+    ) -> BoxFuture<'a, Result<Receipt, ActError>> {
         Box::pin(self.revoke(cx))
     }
 
-    fn confirm<'a>(&'a self, cx: &'a StepCx, receipt: &'a Receipt) -> BoxFuture<'a, Result<Evidence, ConfirmError>> {
+    fn confirm<'a>(
+        &'a self,
+        cx: &'a StepCx,
+        receipt: &'a Receipt,
+    ) -> BoxFuture<'a, Result<Evidence, ConfirmError>> {
         Box::pin(async move {
             let unknown = |e: String| ConfirmError::Unknown(self.world.clean(&e));
             let session = self.session(cx).await.map_err(unknown)?;
-            let open = session.open_sessions(&self.table()).await.map_err(|e| unknown(e.to_string()))?;
-            let revoked: Vec<&str> = receipt["ids"].as_array().into_iter().flatten().filter_map(|v| v.as_str()).collect();
+            let open = session
+                .open_sessions(&self.table())
+                .await
+                .map_err(|e| unknown(e.to_string()))?;
+            let revoked: Vec<&str> = receipt["ids"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(|v| v.as_str())
+                .collect();
             if let Some(still) = revoked.iter().find(|id| open.iter().any(|o| o == *id)) {
-                return Err(ConfirmError::Refuted(format!("session {still} is still open")));
+                return Err(ConfirmError::Refuted(format!(
+                    "session {still} is still open"
+                )));
             }
-            Ok(Evidence::with(format!("{} open sessions were revoked", revoked.len()), receipt.clone()))
+            Ok(Evidence::with(
+                format!("{} open sessions were revoked", revoked.len()),
+                receipt.clone(),
+            ))
         })
     }
 }
 
 impl Compensate for AppSessions {
-    fn undo<'a>(&'a self, cx: &'a StepCx, _: Intended<Backward>) -> BoxFuture<'a, Result<Evidence, UndoError>> {
+    fn undo<'a>(
+        &'a self,
+        cx: &'a StepCx,
+        _: Intended<Backward>,
+    ) -> BoxFuture<'a, Result<Evidence, UndoError>> {
         Box::pin(self.reopen(cx))
     }
 }

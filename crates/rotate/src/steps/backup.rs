@@ -11,7 +11,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use keyroll_backup::{BackupStream, BackupWriter};
 use keyroll_journal::{Backward, Evidence, Forward, Intended, Receipt, StepName};
-use keyroll_saga::{ActError, BoxFuture, Compensate, ConfirmError, Observed, Step, StepCx, UndoError};
+use keyroll_saga::{
+    ActError, BoxFuture, Compensate, ConfirmError, Observed, Step, StepCx, UndoError,
+};
 use keyroll_secret::Recipients;
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -34,25 +36,70 @@ pub(crate) struct Backup {
 
 impl Backup {
     fn command(program: &str, arguments: &[&str]) -> Vec<String> {
-        ["sh", "-c", WITH_PASSWORD, program].iter().chain(arguments).map(|s| (*s).to_owned()).collect()
+        ["sh", "-c", WITH_PASSWORD, program]
+            .iter()
+            .chain(arguments)
+            .map(|s| (*s).to_owned())
+            .collect()
     }
 
     /// Runs a PostgreSQL program beside the server, its output into a part of the backup.
-    async fn program(&self, program: &str, arguments: &[&str], stream: &mut BackupStream) -> Result<(), String> {
+    async fn program(
+        &self,
+        program: &str,
+        arguments: &[&str],
+        stream: &mut BackupStream,
+    ) -> Result<(), String> {
         let world = &self.world;
-        let spec = world.about.profile.database.as_ref().ok_or("no [database]")?;
-        let container = world.container(&spec.service).await.map_err(|e| e.to_string())?;
-        let password = world.value_of(SecretKind::PostgresPassword, Set::Old).map_err(|e| e.to_string())?;
-        let input = Fed { first: Some(format!("{}\n", password.expose()).into_bytes()), rest: None };
+        let spec = world
+            .about
+            .profile
+            .database
+            .as_ref()
+            .ok_or("no [database]")?;
+        let container = world
+            .container(&spec.service)
+            .await
+            .map_err(|e| e.to_string())?;
+        let password = world
+            .value_of(SecretKind::PostgresPassword, Set::Old)
+            .map_err(|e| e.to_string())?;
+        let input = Fed {
+            first: Some(format!("{}\n", password.expose()).into_bytes()),
+            rest: None,
+        };
         let limit = Duration::from_secs(world.about.profile.limits.dump_seconds);
-        let done = world.engine.exec(&container.id, &Self::command(program, arguments), input, stream, limit).await?;
-        if done.exit_code == 0 { Ok(()) } else { Err(format!("{program} exited with {}: {}", done.exit_code, done.stderr)) }
+        let done = world
+            .engine
+            .exec(
+                &container.id,
+                &Self::command(program, arguments),
+                input,
+                stream,
+                limit,
+            )
+            .await?;
+        if done.exit_code == 0 {
+            Ok(())
+        } else {
+            Err(format!(
+                "{program} exited with {}: {}",
+                done.exit_code, done.stderr
+            ))
+        }
     }
 
     async fn dump(&self, writer: &BackupWriter) -> Result<u64, String> {
         let fact = self.world.about.database.as_ref().ok_or("no [database]")?;
         let mut stream = writer.stream(DUMP).map_err(|e| e.to_string())?;
-        let arguments = ["-U", &fact.role, "-d", &fact.database, "-Fc", "--no-password"];
+        let arguments = [
+            "-U",
+            &fact.role,
+            "-d",
+            &fact.database,
+            "-Fc",
+            "--no-password",
+        ];
         self.program("pg_dump", &arguments, &mut stream).await?;
         let bytes = stream.bytes();
         tokio::task::block_in_place(|| stream.finish()).map_err(|e| e.to_string())?;
@@ -63,7 +110,14 @@ impl Backup {
     async fn roles(&self, writer: &BackupWriter) -> Result<(), String> {
         let fact = self.world.about.database.as_ref().ok_or("no [database]")?;
         let mut stream = writer.stream(ROLES).map_err(|e| e.to_string())?;
-        let arguments = ["-U", &fact.role, "-l", &fact.database, "--globals-only", "--no-password"];
+        let arguments = [
+            "-U",
+            &fact.role,
+            "-l",
+            &fact.database,
+            "--globals-only",
+            "--no-password",
+        ];
         self.program("pg_dumpall", &arguments, &mut stream).await?;
         tokio::task::block_in_place(|| stream.finish()).map_err(|e| e.to_string())?;
         Ok(())
@@ -72,9 +126,19 @@ impl Backup {
     /// Has `pg_restore` read the whole dump, as it was written.
     async fn read_back(&self, writer: &BackupWriter) -> Result<(), String> {
         let world = &self.world;
-        let spec = world.about.profile.database.as_ref().ok_or("no [database]")?;
-        let container = world.container(&spec.service).await.map_err(|e| e.to_string())?;
-        let mut plain = writer.open(DUMP, &world.identity).map_err(|e| e.to_string())?;
+        let spec = world
+            .about
+            .profile
+            .database
+            .as_ref()
+            .ok_or("no [database]")?;
+        let container = world
+            .container(&spec.service)
+            .await
+            .map_err(|e| e.to_string())?;
+        let mut plain = writer
+            .open(DUMP, &world.identity)
+            .map_err(|e| e.to_string())?;
         let (send, receive) = mpsc::channel(8);
         let reader = tokio::task::spawn_blocking(move || {
             loop {
@@ -85,32 +149,54 @@ impl Backup {
                     piece.truncate(n);
                     piece
                 });
-                if matches!(&piece, Ok(p) if p.is_empty()) || send.blocking_send(piece).is_err() || end {
+                if matches!(&piece, Ok(p) if p.is_empty())
+                    || send.blocking_send(piece).is_err()
+                    || end
+                {
                     break;
                 }
             }
         });
         let limit = Duration::from_secs(world.about.profile.limits.dump_seconds);
-        let command: Vec<String> = ["pg_restore", "-f", "/dev/null"].map(str::to_owned).to_vec();
-        let input = Fed { first: None, rest: Some(receive) };
-        let done = world.engine.exec(&container.id, &command, input, std::io::sink(), limit).await?;
+        let command: Vec<String> = ["pg_restore", "-f", "/dev/null"]
+            .map(str::to_owned)
+            .to_vec();
+        let input = Fed {
+            first: None,
+            rest: Some(receive),
+        };
+        let done = world
+            .engine
+            .exec(&container.id, &command, input, std::io::sink(), limit)
+            .await?;
         let _ = reader.await;
         if done.exit_code == 0 {
             return Ok(());
         }
-        Err(format!("the dump cannot be read back: pg_restore exited with {}: {}", done.exit_code, done.stderr))
+        Err(format!(
+            "the dump cannot be read back: pg_restore exited with {}: {}",
+            done.exit_code, done.stderr
+        ))
     }
 
     async fn save(&self) -> Result<Receipt, String> {
         let about = &self.world.about;
         let profile = &about.profile;
-        let recipients = Recipients::new(&self.world.identity, profile.backup.recipients.iter().map(String::as_str))
+        let recipients = Recipients::new(
+            &self.world.identity,
+            profile.backup.recipients.iter().map(String::as_str),
+        )
+        .map_err(|e| e.to_string())?;
+        let writer = BackupWriter::create(&profile.paths.backups, Timestamp::now(), recipients)
             .map_err(|e| e.to_string())?;
-        let writer = BackupWriter::create(&profile.paths.backups, Timestamp::now(), recipients).map_err(|e| e.to_string())?;
         let writer = Arc::new(writer);
         let files = {
-            let (writer, own, root, globs) =
-                (writer.clone(), crate::backup::files(about), profile.root.clone(), profile.backup.files.clone());
+            let (writer, own, root, globs) = (
+                writer.clone(),
+                crate::backup::files(about),
+                profile.root.clone(),
+                profile.backup.files.clone(),
+            );
             tokio::task::spawn_blocking(move || {
                 writer.add_files("stack", &own)?;
                 writer.add_globs("application", &root, &globs)
@@ -124,10 +210,14 @@ impl Backup {
             roles.and(dump)
         };
         let (files, database) = tokio::join!(files, database);
-        let added = files.map_err(|e| e.to_string())?.map_err(|e| e.to_string())?;
+        let added = files
+            .map_err(|e| e.to_string())?
+            .map_err(|e| e.to_string())?;
         let dump_bytes = database?;
-        let writer = Arc::into_inner(writer).ok_or("a part of the backup is still being written")?;
-        let finished = tokio::task::block_in_place(|| writer.finish()).map_err(|e| e.to_string())?;
+        let writer =
+            Arc::into_inner(writer).ok_or("a part of the backup is still being written")?;
+        let finished =
+            tokio::task::block_in_place(|| writer.finish()).map_err(|e| e.to_string())?;
         Ok(json!({
             "directory": finished.directory,
             "manifest_sha256": finished.sha256,
@@ -147,25 +237,43 @@ impl Step for Backup {
         Box::pin(async { Observed::Before })
     }
 
-    fn act<'a>(&'a self, cx: &'a StepCx, _: Intended<Forward>) -> BoxFuture<'a, Result<Receipt, ActError>> {
+    fn act<'a>(
+        &'a self,
+        cx: &'a StepCx,
+        _: Intended<Forward>,
+    ) -> BoxFuture<'a, Result<Receipt, ActError>> {
         Box::pin(async {
             cx.fence()?;
-            self.save().await.map_err(|e| ActError::NotApplied(self.world.clean(&e)))
+            self.save()
+                .await
+                .map_err(|e| ActError::NotApplied(self.world.clean(&e)))
         })
     }
 
-    fn confirm<'a>(&'a self, _: &'a StepCx, receipt: &'a Receipt) -> BoxFuture<'a, Result<Evidence, ConfirmError>> {
+    fn confirm<'a>(
+        &'a self,
+        _: &'a StepCx,
+        receipt: &'a Receipt,
+    ) -> BoxFuture<'a, Result<Evidence, ConfirmError>> {
         Box::pin(async move {
             let directory = receipt["directory"].as_str().unwrap_or_default().to_owned();
             let path = std::path::PathBuf::from(&directory);
-            let sha256 = receipt["manifest_sha256"].as_str().unwrap_or_default().to_owned();
+            let sha256 = receipt["manifest_sha256"]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned();
             let identity = self.world.identity.clone();
-            let verified = tokio::task::spawn_blocking(move || keyroll_backup::verify(&path, &identity, Some(&sha256))).await;
+            let verified = tokio::task::spawn_blocking(move || {
+                keyroll_backup::verify(&path, &identity, Some(&sha256))
+            })
+            .await;
             verified
                 .map_err(|e| ConfirmError::Unknown(e.to_string()))?
                 .map_err(|e| ConfirmError::Refuted(e.to_string()))?;
             let says = match &self.world.about.database {
-                Some(_) => format!("{directory}: every byte read back; pg_restore read the whole dump"),
+                Some(_) => {
+                    format!("{directory}: every byte read back; pg_restore read the whole dump")
+                }
                 None => format!("{directory}: every byte read back"),
             };
             Ok(Evidence::with(says, receipt.clone()))
@@ -174,7 +282,11 @@ impl Step for Backup {
 }
 
 impl Compensate for Backup {
-    fn undo<'a>(&'a self, _: &'a StepCx, _: Intended<Backward>) -> BoxFuture<'a, Result<Evidence, UndoError>> {
+    fn undo<'a>(
+        &'a self,
+        _: &'a StepCx,
+        _: Intended<Backward>,
+    ) -> BoxFuture<'a, Result<Evidence, UndoError>> {
         Box::pin(async { Ok(Evidence::new("the backup is kept")) })
     }
 }

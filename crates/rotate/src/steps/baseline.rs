@@ -6,7 +6,9 @@
 use std::sync::Arc;
 
 use keyroll_journal::{Backward, Evidence, Forward, Intended, Kept, Receipt, StepName};
-use keyroll_saga::{ActError, BoxFuture, Compensate, ConfirmError, Observed, Step, StepCx, UndoError};
+use keyroll_saga::{
+    ActError, BoxFuture, Compensate, ConfirmError, Observed, Step, StepCx, UndoError,
+};
 use serde_json::json;
 
 use crate::panel::Finding;
@@ -29,14 +31,23 @@ impl Baseline {
             // An application that replaces refresh tokens gives the next one: that is the witness then.
             if let Some(next) = panel.refresh(refresh).await? {
                 let unknown = |e: String| Finding::Unknown(e);
-                let sealed = self.world.identity.seal_secret(&next).map_err(|e| unknown(e.to_string()))?;
-                let kept = Kept { name: WITNESS_REFRESH_NEXT.into(), sealed };
+                let sealed = self
+                    .world
+                    .identity
+                    .seal_secret(&next)
+                    .map_err(|e| unknown(e.to_string()))?;
+                let kept = Kept {
+                    name: WITNESS_REFRESH_NEXT.into(),
+                    sealed,
+                };
                 cx.writer()
                     .keep(cx.rotation(), &[kept], jiff::Timestamp::now())
                     .map_err(|e| unknown(e.to_string()))?;
             }
         }
-        Ok(Evidence::new("the access and refresh tokens taken at preflight are accepted"))
+        Ok(Evidence::new(
+            "the access and refresh tokens taken at preflight are accepted",
+        ))
     }
 }
 
@@ -49,15 +60,25 @@ impl Step for Baseline {
         Box::pin(async { Observed::After(Receipt::Null) })
     }
 
-    fn act<'a>(&'a self, _: &'a StepCx, _: Intended<Forward>) -> BoxFuture<'a, Result<Receipt, ActError>> {
+    fn act<'a>(
+        &'a self,
+        _: &'a StepCx,
+        _: Intended<Forward>,
+    ) -> BoxFuture<'a, Result<Receipt, ActError>> {
         Box::pin(async { Ok(Receipt::Null) })
     }
 
-    fn confirm<'a>(&'a self, cx: &'a StepCx, _: &'a Receipt) -> BoxFuture<'a, Result<Evidence, ConfirmError>> {
+    fn confirm<'a>(
+        &'a self,
+        cx: &'a StepCx,
+        _: &'a Receipt,
+    ) -> BoxFuture<'a, Result<Evidence, ConfirmError>> {
         Box::pin(async move {
             // A stack that was forced although it is sick cannot show that its sessions work.
             if !self.world.about.accepted.is_empty() {
-                return Ok(Evidence::new("not shown: the stack was not well before the rotation, and was forced"));
+                return Ok(Evidence::new(
+                    "not shown: the stack was not well before the rotation, and was forced",
+                ));
             }
             Ok(self.accepted(cx).await?)
         })
@@ -65,14 +86,23 @@ impl Step for Baseline {
 }
 
 impl Compensate for Baseline {
-    fn undo<'a>(&'a self, _: &'a StepCx, _: Intended<Backward>) -> BoxFuture<'a, Result<Evidence, UndoError>> {
+    fn undo<'a>(
+        &'a self,
+        _: &'a StepCx,
+        _: Intended<Backward>,
+    ) -> BoxFuture<'a, Result<Evidence, UndoError>> {
         Box::pin(async move {
             match self.world.prove(Set::Old, None).await {
-                Ok(seen) => Ok(Evidence::with(format!("the old set is in force: {}", seen.join("; ")), json!({"seen": seen}))),
-                Err(finding) if !self.world.about.accepted.is_empty() => Ok(Evidence::new(format!(
-                    "the old set is back; the stack was not well before the rotation and is not now: {}",
-                    self.world.clean(&finding.to_string())
-                ))),
+                Ok(seen) => Ok(Evidence::with(
+                    format!("the old set is in force: {}", seen.join("; ")),
+                    json!({"seen": seen}),
+                )),
+                Err(finding) if !self.world.about.accepted.is_empty() => {
+                    Ok(Evidence::new(format!(
+                        "the old set is back; the stack was not well before the rotation and is not now: {}",
+                        self.world.clean(&finding.to_string())
+                    )))
+                }
                 Err(finding) => Err(UndoError(self.world.clean(&finding.to_string()))),
             }
         })

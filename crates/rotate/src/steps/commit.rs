@@ -5,7 +5,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use keyroll_journal::{Evidence, Forward, Intended, JournalError, Receipt, Stale, StepName, VersionState};
+use keyroll_journal::{
+    Evidence, Forward, Intended, JournalError, Receipt, Stale, StepName, VersionState,
+};
 use keyroll_saga::{ActError, BoxFuture, ConfirmError, Observed, Step, StepCx};
 
 use crate::about::Fate;
@@ -19,8 +21,14 @@ pub(crate) struct Commit {
 
 impl Commit {
     fn pending(cx: &StepCx) -> Result<usize, String> {
-        let versions = cx.writer().versions_of_rotation(cx.rotation()).map_err(|e| e.to_string())?;
-        Ok(versions.iter().filter(|v| v.state == VersionState::Pending).count())
+        let versions = cx
+            .writer()
+            .versions_of_rotation(cx.rotation())
+            .map_err(|e| e.to_string())?;
+        Ok(versions
+            .iter()
+            .filter(|v| v.state == VersionState::Pending)
+            .count())
     }
 
     /// Containers left alone although compose would now make them anew: remembered, so that they are no drift tomorrow.
@@ -30,12 +38,19 @@ impl Commit {
         let mut stale = BTreeMap::new();
         for (service, fact) in &self.world.about.services {
             let left = matches!(fact.fate, Fate::Kept | Fate::OneShot);
-            let remembered = match (containers.iter().find(|c| c.service == *service), hashes.get(service)) {
-                (Some(container), Some(desired)) if left && container.config_hash != *desired => Some(Stale {
-                    service: service.clone(),
-                    container: container.id.clone(),
-                    desired: desired.clone(),
-                }),
+            let remembered = match (
+                containers.iter().find(|c| c.service == *service),
+                hashes.get(service),
+            ) {
+                (Some(container), Some(desired))
+                    if left && !desired.fits(&container.config_hash) =>
+                {
+                    Some(Stale {
+                        service: service.clone(),
+                        container: container.id.clone(),
+                        desired: desired.full.clone(),
+                    })
+                }
                 _ => None,
             };
             stale.insert(service.clone(), remembered);
@@ -59,9 +74,16 @@ impl Step for Commit {
         })
     }
 
-    fn act<'a>(&'a self, cx: &'a StepCx, _: Intended<Forward>) -> BoxFuture<'a, Result<Receipt, ActError>> {
+    fn act<'a>(
+        &'a self,
+        cx: &'a StepCx,
+        _: Intended<Forward>,
+    ) -> BoxFuture<'a, Result<Receipt, ActError>> {
         Box::pin(async {
-            let stale = self.stale().await.map_err(|e| ActError::NotApplied(self.world.clean(&e)))?;
+            let stale = self
+                .stale()
+                .await
+                .map_err(|e| ActError::NotApplied(self.world.clean(&e)))?;
             cx.writer().remember_stale(cx.rotation(), &stale)?;
             // A commit that reports an error may be on the disk all the same.
             match cx.writer().promote(cx.rotation(), jiff::Timestamp::now()) {
@@ -72,11 +94,19 @@ impl Step for Commit {
         })
     }
 
-    fn confirm<'a>(&'a self, cx: &'a StepCx, _: &'a Receipt) -> BoxFuture<'a, Result<Evidence, ConfirmError>> {
+    fn confirm<'a>(
+        &'a self,
+        cx: &'a StepCx,
+        _: &'a Receipt,
+    ) -> BoxFuture<'a, Result<Evidence, ConfirmError>> {
         Box::pin(async {
             match Self::pending(cx) {
-                Ok(0) => Ok(Evidence::new("the new versions are current, the old ones retired")),
-                Ok(n) => Err(ConfirmError::Refuted(format!("{n} versions are still pending"))),
+                Ok(0) => Ok(Evidence::new(
+                    "the new versions are current, the old ones retired",
+                )),
+                Ok(n) => Err(ConfirmError::Refuted(format!(
+                    "{n} versions are still pending"
+                ))),
                 Err(why) => Err(ConfirmError::Unknown(why)),
             }
         })

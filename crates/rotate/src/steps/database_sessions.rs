@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use keyroll_journal::{Backward, Evidence, Event, Forward, Intended, Receipt, StepName};
+use keyroll_journal::{Backward, Event, Evidence, Forward, Intended, Receipt, StepName};
 use keyroll_providers::postgres::ServerTime;
-use keyroll_saga::{ActError, BoxFuture, Compensate, ConfirmError, Observed, Step, StepCx, UndoError};
+use keyroll_saga::{
+    ActError, BoxFuture, Compensate, ConfirmError, Observed, Step, StepCx, UndoError,
+};
 use serde_json::json;
 
 use crate::steps::names;
@@ -22,12 +24,17 @@ pub(crate) struct DatabaseSessions {
 impl DatabaseSessions {
     /// When the password was changed, by the server's clock, as the step that changed it recorded.
     fn changed_at(&self, cx: &StepCx) -> Result<ServerTime, String> {
-        let records = cx.writer().records(cx.rotation()).map_err(|e| e.to_string())?;
+        let records = cx
+            .writer()
+            .records(cx.rotation())
+            .map_err(|e| e.to_string())?;
         records
             .iter()
             .rev()
             .find_map(|record| match &record.event {
-                Event::Applied { step, receipt, .. } if step.as_str() == names::DATABASE_PASSWORD => {
+                Event::Applied { step, receipt, .. }
+                    if step.as_str() == names::DATABASE_PASSWORD =>
+                {
                     receipt["changed_at_micros"].as_i64()
                 }
                 _ => None,
@@ -47,39 +54,72 @@ impl Step for DatabaseSessions {
         Box::pin(async { Observed::Overlap })
     }
 
-    fn act<'a>(&'a self, cx: &'a StepCx, _: Intended<Forward>) -> BoxFuture<'a, Result<Receipt, ActError>> {
+    fn act<'a>(
+        &'a self,
+        cx: &'a StepCx,
+        _: Intended<Forward>,
+    ) -> BoxFuture<'a, Result<Receipt, ActError>> {
         Box::pin(async move {
             let not_applied = |e: String| ActError::NotApplied(self.world.clean(&e));
             let changed_at = self.changed_at(cx).map_err(not_applied)?;
-            let session = self.world.database_session(cx.rotation()).await.map_err(not_applied)?;
+            let session = self
+                .world
+                .database_session(cx.rotation())
+                .await
+                .map_err(not_applied)?;
             let role = self.world.database_role().map_err(not_applied)?;
             cx.fence()?;
             match session.terminate_sessions(&role, changed_at, LIMIT).await {
                 Ok(done) => Ok(json!({"ended": done.ended.len(), "left": done.left.len()})),
-                Err(e) if e.is_indeterminate() => Err(ActError::Indeterminate(self.world.clean(&e.to_string()))),
+                Err(e) if e.is_indeterminate() => {
+                    Err(ActError::Indeterminate(self.world.clean(&e.to_string())))
+                }
                 Err(e) => Err(not_applied(e.to_string())),
             }
         })
     }
 
-    fn confirm<'a>(&'a self, cx: &'a StepCx, receipt: &'a Receipt) -> BoxFuture<'a, Result<Evidence, ConfirmError>> {
+    fn confirm<'a>(
+        &'a self,
+        cx: &'a StepCx,
+        receipt: &'a Receipt,
+    ) -> BoxFuture<'a, Result<Evidence, ConfirmError>> {
         Box::pin(async move {
             let unknown = |e: String| ConfirmError::Unknown(self.world.clean(&e));
             let changed_at = self.changed_at(cx).map_err(unknown)?;
-            let session = self.world.database_session(cx.rotation()).await.map_err(unknown)?;
+            let session = self
+                .world
+                .database_session(cx.rotation())
+                .await
+                .map_err(unknown)?;
             let role = self.world.database_role().map_err(unknown)?;
-            let old = session.old_sessions(&role, changed_at).await.map_err(|e| unknown(e.to_string()))?;
-            match old.first() {
+            let old = session
+                .old_sessions(&role, changed_at)
+                .await
+                .map_err(|e| unknown(e.to_string()))?;
+            // The server's own processes run as the bootstrap superuser too, and never logged in.
+            let (clients, rest): (Vec<_>, Vec<_>) =
+                old.iter().partition(|b| b.kind == "client backend");
+            let standbys = rest.iter().filter(|b| b.kind == "walsender").count();
+            let standbys = match standbys {
+                0 => String::new(),
+                n => format!(
+                    "; {n} standbys stay connected, and need the new password when they connect again"
+                ),
+            };
+            match clients.first() {
                 None => Ok(Evidence::with(
-                    format!("{} database sessions from before the change were still open and were ended; none is left", receipt["ended"]),
+                    format!(
+                        "{} database sessions from before the change were still open and were ended; none is left{standbys}",
+                        receipt["ended"]
+                    ),
                     receipt.clone(),
                 )),
                 Some(one) => Err(ConfirmError::Refuted(format!(
-                    "{} database sessions opened with the old password remain, for example {} (process {}, {})",
-                    old.len(),
+                    "{} database sessions opened with the old password remain, for example {:?} (process {})",
+                    clients.len(),
                     one.application,
-                    one.pid,
-                    one.kind
+                    one.pid
                 ))),
             }
         })
@@ -87,7 +127,15 @@ impl Step for DatabaseSessions {
 }
 
 impl Compensate for DatabaseSessions {
-    fn undo<'a>(&'a self, _: &'a StepCx, _: Intended<Backward>) -> BoxFuture<'a, Result<Evidence, UndoError>> {
-        Box::pin(async { Ok(Evidence::new("ended sessions stay ended; their owners connect again")) })
+    fn undo<'a>(
+        &'a self,
+        _: &'a StepCx,
+        _: Intended<Backward>,
+    ) -> BoxFuture<'a, Result<Evidence, UndoError>> {
+        Box::pin(async {
+            Ok(Evidence::new(
+                "ended sessions stay ended; their owners connect again",
+            ))
+        })
     }
 }

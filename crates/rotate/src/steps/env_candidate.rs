@@ -9,7 +9,9 @@ use std::sync::Arc;
 
 use keyroll_envfile::Staged;
 use keyroll_journal::{Backward, Evidence, Forward, Intended, Receipt, StepName};
-use keyroll_saga::{ActError, BoxFuture, Compensate, ConfirmError, Observed, Step, StepCx, UndoError};
+use keyroll_saga::{
+    ActError, BoxFuture, Compensate, ConfirmError, Observed, Step, StepCx, UndoError,
+};
 use serde_json::json;
 
 use crate::steps::names;
@@ -25,13 +27,27 @@ pub(crate) async fn stage(world: &World, cx: &StepCx) -> Result<Staged, String> 
     let fact = &world.about.env_file;
     let now = world.env_bytes()?;
     if world.env_fingerprint(&now) != fact.before {
-        return Err(format!("{}: somebody edited it since preflight", fact.path.display()));
+        return Err(format!(
+            "{}: somebody edited it since preflight",
+            fact.path.display()
+        ));
     }
     let after = world.env_kept(cx, crate::world::ENV_AFTER)?;
-    let staged = Staged::write(&fact.path, now.expose().as_bytes(), after.expose().as_bytes()).map_err(|e| e.to_string())?;
+    let staged = Staged::write(
+        &fact.path,
+        now.expose().as_bytes(),
+        after.expose().as_bytes(),
+    )
+    .map_err(|e| e.to_string())?;
     let candidate = staged.path();
-    let (old, new) = tokio::join!(world.cli.read_env(&fact.path), world.cli.read_env(&candidate));
-    let (old, new) = (old.map_err(|e| e.to_string())?, new.map_err(|e| e.to_string())?);
+    let (old, new) = tokio::join!(
+        world.cli.read_env(&fact.path),
+        world.cli.read_env(&candidate)
+    );
+    let (old, new) = (
+        old.map_err(|e| e.to_string())?,
+        new.map_err(|e| e.to_string())?,
+    );
     let keys: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
     let differ: BTreeSet<&str> = keys
         .into_iter()
@@ -51,7 +67,11 @@ pub(crate) async fn stage(world: &World, cx: &StepCx) -> Result<Staged, String> 
     for secret in &world.about.secrets {
         let right = &world.pairs[&secret.name].new;
         if new.get(&secret.key).is_none_or(|v| !v.same_as(right)) {
-            return Err(format!("{}: compose reads another value for {} than the new one", fact.path.display(), secret.key));
+            return Err(format!(
+                "{}: compose reads another value for {} than the new one",
+                fact.path.display(),
+                secret.key
+            ));
         }
     }
     Ok(staged)
@@ -66,27 +86,45 @@ impl Step for EnvCandidate {
         Box::pin(async { Observed::Overlap })
     }
 
-    fn act<'a>(&'a self, cx: &'a StepCx, _: Intended<Forward>) -> BoxFuture<'a, Result<Receipt, ActError>> {
+    fn act<'a>(
+        &'a self,
+        cx: &'a StepCx,
+        _: Intended<Forward>,
+    ) -> BoxFuture<'a, Result<Receipt, ActError>> {
         Box::pin(async {
-            let staged = stage(&self.world, cx).await.map_err(|e| ActError::NotApplied(self.world.clean(&e)))?;
+            let staged = stage(&self.world, cx)
+                .await
+                .map_err(|e| ActError::NotApplied(self.world.clean(&e)))?;
             let receipt = json!({"keys": self.world.env_keys().collect::<Vec<_>>()});
             self.world.hold_staged(staged);
             Ok(receipt)
         })
     }
 
-    fn confirm<'a>(&'a self, _: &'a StepCx, receipt: &'a Receipt) -> BoxFuture<'a, Result<Evidence, ConfirmError>> {
+    fn confirm<'a>(
+        &'a self,
+        _: &'a StepCx,
+        receipt: &'a Receipt,
+    ) -> BoxFuture<'a, Result<Evidence, ConfirmError>> {
         Box::pin(async {
-            Ok(Evidence::with("compose reads the new file; exactly the intended keys differ", receipt.clone()))
+            Ok(Evidence::with(
+                "compose reads the new file; exactly the intended keys differ",
+                receipt.clone(),
+            ))
         })
     }
 }
 
 impl Compensate for EnvCandidate {
-    fn undo<'a>(&'a self, _: &'a StepCx, _: Intended<Backward>) -> BoxFuture<'a, Result<Evidence, UndoError>> {
+    fn undo<'a>(
+        &'a self,
+        _: &'a StepCx,
+        _: Intended<Backward>,
+    ) -> BoxFuture<'a, Result<Evidence, UndoError>> {
         Box::pin(async {
             drop(self.world.take_staged());
-            keyroll_envfile::remove_leftovers(&self.world.about.env_file.path).map_err(|e| UndoError(e.to_string()))?;
+            keyroll_envfile::remove_leftovers(&self.world.about.env_file.path)
+                .map_err(|e| UndoError(e.to_string()))?;
             Ok(Evidence::new("no candidate is left"))
         })
     }

@@ -53,47 +53,134 @@ struct Row {
 /// recreated once for both. Backward: file and database first, then containers, and only when those run is there an
 /// application whose admin and sessions can be put back; the old set is verified last.
 const ROWS: &[Row] = &[
-    Row { name: names::BACKUP, needs: &[], undo_after: &[], planned: |_| true },
-    Row { name: names::ENV_CANDIDATE, needs: &[], undo_after: &[], planned: |_| true },
-    Row { name: names::BASELINE, needs: &[names::BACKUP, names::ENV_CANDIDATE], undo_after: &[names::BACKUP, names::ENV_CANDIDATE, names::ENV_FILE, names::DATABASE_PASSWORD, names::RECREATE, names::ADMIN_PASSWORD, names::APP_SESSIONS, names::DATABASE_SESSIONS, names::VERIFY], planned: |_| true },
-    Row { name: names::ENV_FILE, needs: &[names::BASELINE], undo_after: &[], planned: |_| true },
-    Row { name: names::DATABASE_PASSWORD, needs: &[names::ENV_FILE], undo_after: &[], planned: |a| a.rotates(SecretKind::PostgresPassword) },
-    Row { name: names::RECREATE, needs: &[names::ENV_FILE, names::DATABASE_PASSWORD], undo_after: &[names::ENV_FILE, names::DATABASE_PASSWORD], planned: |_| true },
-    Row { name: names::ADMIN_PASSWORD, needs: &[names::RECREATE], undo_after: &[names::RECREATE], planned: |a| a.rotates(SecretKind::AdminPassword) },
-    Row { name: names::APP_SESSIONS, needs: &[names::RECREATE], undo_after: &[names::RECREATE, names::ADMIN_PASSWORD], planned: |a| a.ends_sessions() && a.profile.sessions.is_some() },
-    Row { name: names::DATABASE_SESSIONS, needs: &[names::RECREATE], undo_after: &[], planned: |a| a.rotates(SecretKind::PostgresPassword) },
-    Row { name: names::VERIFY, needs: &[names::RECREATE, names::ADMIN_PASSWORD, names::APP_SESSIONS, names::DATABASE_SESSIONS], undo_after: &[], planned: |_| true },
+    Row {
+        name: names::BACKUP,
+        needs: &[],
+        undo_after: &[],
+        planned: |_| true,
+    },
+    Row {
+        name: names::ENV_CANDIDATE,
+        needs: &[],
+        undo_after: &[],
+        planned: |_| true,
+    },
+    Row {
+        name: names::BASELINE,
+        needs: &[names::BACKUP, names::ENV_CANDIDATE],
+        undo_after: &[
+            names::BACKUP,
+            names::ENV_CANDIDATE,
+            names::ENV_FILE,
+            names::DATABASE_PASSWORD,
+            names::RECREATE,
+            names::ADMIN_PASSWORD,
+            names::APP_SESSIONS,
+            names::DATABASE_SESSIONS,
+            names::VERIFY,
+        ],
+        planned: |_| true,
+    },
+    Row {
+        name: names::ENV_FILE,
+        needs: &[names::BASELINE],
+        undo_after: &[],
+        planned: |_| true,
+    },
+    Row {
+        name: names::DATABASE_PASSWORD,
+        needs: &[names::ENV_FILE],
+        undo_after: &[],
+        planned: |a| a.rotates(SecretKind::PostgresPassword),
+    },
+    Row {
+        name: names::RECREATE,
+        needs: &[names::ENV_FILE, names::DATABASE_PASSWORD],
+        undo_after: &[names::ENV_FILE, names::DATABASE_PASSWORD],
+        planned: |_| true,
+    },
+    Row {
+        name: names::ADMIN_PASSWORD,
+        needs: &[names::RECREATE],
+        undo_after: &[names::RECREATE],
+        planned: |a| a.rotates(SecretKind::AdminPassword),
+    },
+    Row {
+        name: names::APP_SESSIONS,
+        needs: &[names::RECREATE],
+        undo_after: &[names::RECREATE, names::ADMIN_PASSWORD],
+        planned: |a| a.ends_sessions() && a.profile.sessions.is_some(),
+    },
+    Row {
+        name: names::DATABASE_SESSIONS,
+        needs: &[names::RECREATE],
+        undo_after: &[],
+        planned: |a| a.rotates(SecretKind::PostgresPassword),
+    },
+    Row {
+        name: names::VERIFY,
+        needs: &[
+            names::RECREATE,
+            names::ADMIN_PASSWORD,
+            names::APP_SESSIONS,
+            names::DATABASE_SESSIONS,
+        ],
+        undo_after: &[],
+        planned: |_| true,
+    },
 ];
 
 /// The plan of a rotation.
 pub(crate) fn plan(world: &Arc<World>) -> Plan {
     let planned: Vec<&Row> = rows(&world.about);
     let within = |names: &'static [&'static str]| {
-        let there = names.iter().filter(|n| planned.iter().any(|r| r.name == **n));
+        let there = names
+            .iter()
+            .filter(|n| planned.iter().any(|r| r.name == **n));
         there.map(|n| (*n).into()).collect()
     };
     let before = planned
         .iter()
-        .map(|row| PlanStep { step: make(row.name, world), needs: within(row.needs), undo_after: within(row.undo_after) })
+        .map(|row| PlanStep {
+            step: make(row.name, world),
+            needs: within(row.needs),
+            undo_after: within(row.undo_after),
+        })
         .collect();
     let after: Vec<Box<dyn Step>> = vec![
-        Box::new(trail::Trail { world: world.clone() }),
-        Box::new(summary::Summary { world: world.clone() }),
+        Box::new(trail::Trail {
+            world: world.clone(),
+        }),
+        Box::new(summary::Summary {
+            world: world.clone(),
+        }),
     ];
-    Plan { before, pivot: Box::new(commit::Commit { world: world.clone() }), after }
+    Plan {
+        before,
+        pivot: Box::new(commit::Commit {
+            world: world.clone(),
+        }),
+        after,
+    }
 }
 
 /// The plan's shape alone, for reading a rotation's state without its values.
 pub(crate) fn shape(about: &About) -> Shape {
     let planned = rows(about);
     let within = |names: &'static [&'static str]| {
-        let there = names.iter().filter(|n| planned.iter().any(|r| r.name == **n));
+        let there = names
+            .iter()
+            .filter(|n| planned.iter().any(|r| r.name == **n));
         there.map(|n| (*n).into()).collect()
     };
     Shape {
         before: planned
             .iter()
-            .map(|r| ShapeStep { name: r.name.into(), needs: within(r.needs), undo_after: within(r.undo_after) })
+            .map(|r| ShapeStep {
+                name: r.name.into(),
+                needs: within(r.needs),
+                undo_after: within(r.undo_after),
+            })
             .collect(),
         pivot: names::COMMIT.into(),
         after: vec![names::TRAIL.into(), names::SUMMARY.into()],
@@ -111,8 +198,11 @@ pub(crate) fn order(about: &About) -> Vec<Vec<String>> {
     let mut order = vec![];
     while !open.is_empty() {
         let still: Vec<&str> = open.iter().map(|r| r.name).collect();
-        let (now, later): (Vec<&Row>, Vec<&Row>) =
-            open.into_iter().partition(|r| r.needs.iter().all(|n| !still.contains(n) || done.contains(n)));
+        let (now, later): (Vec<&Row>, Vec<&Row>) = open.into_iter().partition(|r| {
+            r.needs
+                .iter()
+                .all(|n| !still.contains(n) || done.contains(n))
+        });
         done.extend(now.iter().map(|r| r.name));
         order.push(now.iter().map(|r| r.name.to_owned()).collect());
         open = later;

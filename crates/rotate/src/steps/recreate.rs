@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keyroll_journal::{Backward, Evidence, Forward, Intended, Receipt, StepName};
-use keyroll_saga::{ActError, BoxFuture, Compensate, ConfirmError, Observed, Step, StepCx, UndoError};
+use keyroll_saga::{
+    ActError, BoxFuture, Compensate, ConfirmError, Observed, Step, StepCx, UndoError,
+};
 use serde_json::json;
 
 use crate::about::Fate;
@@ -32,15 +34,25 @@ impl Recreate {
         let untouched = self.world.about.services_with(Fate::Untouched);
         let changed = |service: &&String| {
             let running = containers.iter().find(|c| c.service == **service);
-            running.zip(hashes.get(*service)).is_some_and(|(c, wanted)| c.config_hash != *wanted)
+            running
+                .zip(hashes.get(*service))
+                .is_some_and(|(c, wanted)| !wanted.fits(&c.config_hash))
         };
         let stale = |service: &&String| !self.world.about.stale.contains(service);
-        Ok(untouched.iter().filter(changed).filter(stale).cloned().collect())
+        Ok(untouched
+            .iter()
+            .filter(changed)
+            .filter(stale)
+            .cloned()
+            .collect())
     }
 
     async fn up(&self) -> Result<(), ActError> {
         let world = &self.world;
-        world.recreate(&self.targets()).await.map_err(|e| ActError::Indeterminate(world.clean(&e)))
+        world
+            .recreate(&self.targets())
+            .await
+            .map_err(|e| ActError::Indeterminate(world.clean(&e)))
     }
 
     async fn healthy(&self) -> Result<(), Finding> {
@@ -55,10 +67,16 @@ impl Recreate {
             return Ok(Evidence::new("the containers run the old values"));
         }
         cx.fence().map_err(|e| Finding::Unknown(e.to_string()))?;
-        self.world.recreate(&self.targets()).await.map_err(Finding::Unknown)?;
+        self.world
+            .recreate(&self.targets())
+            .await
+            .map_err(Finding::Unknown)?;
         self.healthy().await?;
         self.world.prove_containers(Set::Old).await?;
-        Ok(Evidence::new(format!("{} recreated with the old values, healthy", self.targets().join(", "))))
+        Ok(Evidence::new(format!(
+            "{} recreated with the old values, healthy",
+            self.targets().join(", ")
+        )))
     }
 }
 
@@ -69,7 +87,10 @@ impl Step for Recreate {
 
     fn observe<'a>(&'a self, _: &'a StepCx) -> BoxFuture<'a, Observed> {
         Box::pin(async {
-            match (self.world.prove_containers(Set::New).await, self.world.prove_containers(Set::Old).await) {
+            match (
+                self.world.prove_containers(Set::New).await,
+                self.world.prove_containers(Set::Old).await,
+            ) {
                 (Ok(_), _) => Observed::After(json!({"services": self.targets()})),
                 (_, Ok(_)) => Observed::Before,
                 (Err(Finding::Unknown(why)), _) => Observed::Unknown(self.world.clean(&why)),
@@ -79,10 +100,17 @@ impl Step for Recreate {
         })
     }
 
-    fn act<'a>(&'a self, cx: &'a StepCx, _: Intended<Forward>) -> BoxFuture<'a, Result<Receipt, ActError>> {
+    fn act<'a>(
+        &'a self,
+        cx: &'a StepCx,
+        _: Intended<Forward>,
+    ) -> BoxFuture<'a, Result<Receipt, ActError>> {
         Box::pin(async {
             let not_applied = |e: String| ActError::NotApplied(self.world.clean(&e));
-            let surprises = self.surprises().await.map_err(|e| not_applied(e.to_string()))?;
+            let surprises = self
+                .surprises()
+                .await
+                .map_err(|e| not_applied(e.to_string()))?;
             if !surprises.is_empty() {
                 return Err(not_applied(format!(
                     "compose would now also change {}: a file was edited since preflight",
@@ -95,13 +123,21 @@ impl Step for Recreate {
         })
     }
 
-    fn confirm<'a>(&'a self, _: &'a StepCx, receipt: &'a Receipt) -> BoxFuture<'a, Result<Evidence, ConfirmError>> {
+    fn confirm<'a>(
+        &'a self,
+        _: &'a StepCx,
+        receipt: &'a Receipt,
+    ) -> BoxFuture<'a, Result<Evidence, ConfirmError>> {
         Box::pin(async {
             self.healthy().await?;
             let seen = self.world.prove_containers(Set::New).await?;
             self.world.prove_environments().await?;
             Ok(Evidence::with(
-                format!("{} recreated and healthy; {}", self.targets().join(", "), seen.join("; ")),
+                format!(
+                    "{} recreated and healthy; {}",
+                    self.targets().join(", "),
+                    seen.join("; ")
+                ),
                 receipt.clone(),
             ))
         })
@@ -109,7 +145,15 @@ impl Step for Recreate {
 }
 
 impl Compensate for Recreate {
-    fn undo<'a>(&'a self, cx: &'a StepCx, _: Intended<Backward>) -> BoxFuture<'a, Result<Evidence, UndoError>> {
-        Box::pin(async { self.back(cx).await.map_err(|e| UndoError(self.world.clean(&e.to_string()))) })
+    fn undo<'a>(
+        &'a self,
+        cx: &'a StepCx,
+        _: Intended<Backward>,
+    ) -> BoxFuture<'a, Result<Evidence, UndoError>> {
+        Box::pin(async {
+            self.back(cx)
+                .await
+                .map_err(|e| UndoError(self.world.clean(&e.to_string())))
+        })
     }
 }

@@ -29,40 +29,78 @@ impl Summary {
 
     /// Named by the rotation's beginning, so that writing it twice is writing it once.
     fn path(&self, cx: &StepCx) -> Result<PathBuf, String> {
-        let begun = cx.writer().rotation(cx.rotation()).map_err(|e| e.to_string())?.begun_at;
-        let end = if self.recipients().is_empty() { "txt" } else { "txt.age" };
+        let begun = cx
+            .writer()
+            .rotation(cx.rotation())
+            .map_err(|e| e.to_string())?
+            .begun_at;
+        let end = if self.recipients().is_empty() {
+            "txt"
+        } else {
+            "txt.age"
+        };
         let profile = &self.world.about.profile;
-        let name = format!("{}-secret-rotation-{}.{end}", profile.name, begun.strftime("%Y%m%dT%H%M%SZ"));
+        let name = format!(
+            "{}-secret-rotation-{}.{end}",
+            profile.name,
+            begun.strftime("%Y%m%dT%H%M%SZ")
+        );
         Ok(profile.paths.summaries.join(name))
     }
 
     fn text(&self, cx: &StepCx) -> Result<Secret, String> {
         let about = &self.world.about;
-        let rotation = cx.writer().rotation(cx.rotation()).map_err(|e| e.to_string())?;
-        let records = cx.writer().records(cx.rotation()).map_err(|e| e.to_string())?;
+        let rotation = cx
+            .writer()
+            .rotation(cx.rotation())
+            .map_err(|e| e.to_string())?;
+        let records = cx
+            .writer()
+            .records(cx.rotation())
+            .map_err(|e| e.to_string())?;
         let mut text = format!(
             "Secret rotation of {}: Completed\n\nrotation   {}\nbegun      {}\noperator   {}\nsecrets    {}\n",
             about.profile.name,
             rotation.id,
             rotation.begun_at,
             about.operator,
-            about.secrets.iter().map(|s| s.name.as_str()).collect::<Vec<_>>().join(", ")
+            about
+                .secrets
+                .iter()
+                .map(|s| s.name.as_str())
+                .collect::<Vec<_>>()
+                .join(", ")
         );
         if let Some(backup) = trail::backup_of(&records) {
-            let _ = writeln!(text, "backup     {}\n           manifest SHA-256 {}", backup.directory, backup.manifest_sha256);
+            let _ = writeln!(
+                text,
+                "backup     {}\n           manifest SHA-256 {}",
+                backup.directory, backup.manifest_sha256
+            );
         }
         for record in &records {
             match &record.event {
                 Event::Applied { step, receipt, .. } if step.as_str() == names::TRAIL => {
-                    let _ = writeln!(text, "trail head {}", receipt["head"].as_str().unwrap_or_default());
+                    let _ = writeln!(
+                        text,
+                        "trail head {}",
+                        receipt["head"].as_str().unwrap_or_default()
+                    );
                 }
                 _ => {}
             }
         }
         if about.rotates(SecretKind::AdminPassword) {
-            let password = self.world.value_of(SecretKind::AdminPassword, Set::New).map_err(|e| e.to_string())?;
+            let password = self
+                .world
+                .value_of(SecretKind::AdminPassword, Set::New)
+                .map_err(|e| e.to_string())?;
             let email = about.admin_email.as_deref().unwrap_or_default();
-            let _ = writeln!(text, "\nadmin      {email}\npassword   {}", password.expose());
+            let _ = writeln!(
+                text,
+                "\nadmin      {email}\npassword   {}",
+                password.expose()
+            );
         }
         text.push_str("\nEvidence\n");
         for record in &records {
@@ -86,19 +124,26 @@ impl Summary {
         fs::create_dir_all(directory).map_err(io)?;
         let beside = path.with_extension("partial");
         let _ = fs::remove_file(&beside);
-        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside).map_err(io)?;
+        let mut file = fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&beside)
+            .map_err(io)?;
         if self.recipients().is_empty() {
             file.write_all(text.expose().as_bytes()).map_err(io)?;
         } else {
-            let recipients =
-                Recipients::operators(self.recipients().iter().map(String::as_str)).map_err(|e| e.to_string())?;
+            let recipients = Recipients::operators(self.recipients().iter().map(String::as_str))
+                .map_err(|e| e.to_string())?;
             let mut sealed = recipients.writer(&mut file).map_err(|e| e.to_string())?;
             sealed.write_all(text.expose().as_bytes()).map_err(io)?;
             sealed.finish().map_err(io)?;
         }
         file.sync_all().map_err(io)?;
         fs::rename(&beside, &path).map_err(io)?;
-        fs::File::open(directory).and_then(|d| d.sync_all()).map_err(io)?;
+        fs::File::open(directory)
+            .and_then(|d| d.sync_all())
+            .map_err(io)?;
         Ok(json!({"path": path}))
     }
 }
@@ -118,14 +163,25 @@ impl Step for Summary {
         })
     }
 
-    fn act<'a>(&'a self, cx: &'a StepCx, _: Intended<Forward>) -> BoxFuture<'a, Result<Receipt, ActError>> {
+    fn act<'a>(
+        &'a self,
+        cx: &'a StepCx,
+        _: Intended<Forward>,
+    ) -> BoxFuture<'a, Result<Receipt, ActError>> {
         Box::pin(async { self.write(cx).map_err(ActError::NotApplied) })
     }
 
-    fn confirm<'a>(&'a self, _: &'a StepCx, receipt: &'a Receipt) -> BoxFuture<'a, Result<Evidence, ConfirmError>> {
+    fn confirm<'a>(
+        &'a self,
+        _: &'a StepCx,
+        receipt: &'a Receipt,
+    ) -> BoxFuture<'a, Result<Evidence, ConfirmError>> {
         Box::pin(async {
             let path = receipt["path"].as_str().unwrap_or_default();
-            Ok(Evidence::with(format!("written to {path}"), receipt.clone()))
+            Ok(Evidence::with(
+                format!("written to {path}"),
+                receipt.clone(),
+            ))
         })
     }
 }

@@ -33,23 +33,46 @@ impl Step for Trail {
         })
     }
 
-    fn act<'a>(&'a self, cx: &'a StepCx, _: Intended<Forward>) -> BoxFuture<'a, Result<Receipt, ActError>> {
+    fn act<'a>(
+        &'a self,
+        cx: &'a StepCx,
+        _: Intended<Forward>,
+    ) -> BoxFuture<'a, Result<Receipt, ActError>> {
         Box::pin(async {
             let rotation = cx.writer().rotation(cx.rotation())?;
             let records = cx.writer().records(cx.rotation())?;
             let now = Timestamp::now();
-            let body = trail::rotated(&rotation, &self.world.about, &records, Ending::Completed, None, now);
-            let (head, told) = trail::append(cx.writer(), body, Path::new(system_journal::SOCKET), now)
-                .map_err(ActError::Indeterminate)?;
+            let body = trail::rotated(
+                &rotation,
+                &self.world.about,
+                &records,
+                Ending::Completed,
+                None,
+                now,
+            );
+            let (head, told) =
+                trail::append(cx.writer(), body, Path::new(system_journal::SOCKET), now)
+                    .map_err(ActError::Indeterminate)?;
             Ok(json!({"head": head.to_string(), "system_journal": told}))
         })
     }
 
-    fn confirm<'a>(&'a self, _: &'a StepCx, receipt: &'a Receipt) -> BoxFuture<'a, Result<Evidence, ConfirmError>> {
+    fn confirm<'a>(
+        &'a self,
+        _: &'a StepCx,
+        receipt: &'a Receipt,
+    ) -> BoxFuture<'a, Result<Evidence, ConfirmError>> {
         Box::pin(async {
             let head = receipt["head"].as_str().unwrap_or_default();
-            let where_else = if receipt["system_journal"] == true { ", also in the system journal" } else { "" };
-            Ok(Evidence::with(format!("head {head}{where_else}"), receipt.clone()))
+            let where_else = if receipt["system_journal"] == true {
+                ", also in the system journal"
+            } else {
+                ""
+            };
+            Ok(Evidence::with(
+                format!("head {head}{where_else}"),
+                receipt.clone(),
+            ))
         })
     }
 }

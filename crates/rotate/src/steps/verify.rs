@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use keyroll_journal::{Backward, Evidence, Forward, Intended, Receipt, StepName};
-use keyroll_saga::{ActError, BoxFuture, Compensate, ConfirmError, Observed, Step, StepCx, UndoError};
+use keyroll_saga::{
+    ActError, BoxFuture, Compensate, ConfirmError, Observed, Step, StepCx, UndoError,
+};
 use serde_json::json;
 
 use crate::panel::Finding;
@@ -21,9 +23,15 @@ impl Verify {
         let mut seen = self.world.prove(Set::New, witness.as_ref()).await?;
         let errors = self.world.error_lines(cx).await;
         if !errors.is_empty() {
-            seen.push(format!("{} error lines in the containers' logs since they were recreated", errors.len()));
+            seen.push(format!(
+                "{} error lines in the containers' logs since they were recreated",
+                errors.len()
+            ));
         }
-        Ok(Evidence::with(seen.join("; "), json!({"seen": seen, "error_lines": errors})))
+        Ok(Evidence::with(
+            seen.join("; "),
+            json!({"seen": seen, "error_lines": errors}),
+        ))
     }
 }
 
@@ -36,17 +44,29 @@ impl Step for Verify {
         Box::pin(async { Observed::After(Receipt::Null) })
     }
 
-    fn act<'a>(&'a self, _: &'a StepCx, _: Intended<Forward>) -> BoxFuture<'a, Result<Receipt, ActError>> {
+    fn act<'a>(
+        &'a self,
+        _: &'a StepCx,
+        _: Intended<Forward>,
+    ) -> BoxFuture<'a, Result<Receipt, ActError>> {
         Box::pin(async { Ok(Receipt::Null) })
     }
 
-    fn confirm<'a>(&'a self, cx: &'a StepCx, _: &'a Receipt) -> BoxFuture<'a, Result<Evidence, ConfirmError>> {
+    fn confirm<'a>(
+        &'a self,
+        cx: &'a StepCx,
+        _: &'a Receipt,
+    ) -> BoxFuture<'a, Result<Evidence, ConfirmError>> {
         Box::pin(async move { Ok(self.look(cx).await?) })
     }
 }
 
 impl Compensate for Verify {
-    fn undo<'a>(&'a self, _: &'a StepCx, _: Intended<Backward>) -> BoxFuture<'a, Result<Evidence, UndoError>> {
+    fn undo<'a>(
+        &'a self,
+        _: &'a StepCx,
+        _: Intended<Backward>,
+    ) -> BoxFuture<'a, Result<Evidence, UndoError>> {
         Box::pin(async { Ok(Evidence::new("looking changed nothing")) })
     }
 }
