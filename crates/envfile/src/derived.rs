@@ -87,6 +87,9 @@ impl EnvFile {
     /// - anywhere else: [`Doubt::NotUnderstood`] if `old` is distinctive, or if it has 8 characters, stands as a word of its
     ///   own, and the key is named like a secret; otherwise nothing. Under 8 characters no substring counts.
     ///
+    /// Readers may read such a key differently (a `#` in a URL), as long as each of them sees its own former text with the new
+    /// secret in it, and nothing else changed.
+    ///
     /// Encodings other than percent-encoding (base64, hashes) are not looked for, nor are comments.
     pub fn replace_embedded(&mut self, old: &Secret, new: &Secret, scope: &Scope<'_>) -> Embedded {
         self.each_embedded(old, scope, |file, target| {

@@ -68,6 +68,12 @@ pub enum EnvFileError {
         "{0}; make it mean the same to all of them (letters, digits, `_` and `-`, unquoted, always do), then start again"
     )]
     Ambiguous(Ambiguity),
+    /// The new value is empty, which is never a secret.
+    #[error("the new value of {key} is empty; generate one, then start again")]
+    EmptyValue {
+        /// The key.
+        key: String,
+    },
     /// The value cannot stand there so that every parser reads it and everything else as intended.
     #[error(
         "line {line}: {dialect} would not read the new value of {key} as it is ({quote}); use a value of letters, digits, `_` and `-`"

@@ -96,6 +96,11 @@ impl EnvFile {
     /// Refused when the key is missing, bare, defined twice, made of references or read differently by two readers, and when
     /// a reader would not read exactly `value` there. Values of `[A-Za-z0-9_-]` can always be carried.
     pub fn set(&mut self, key: &str, value: &Secret) -> Result<Change, EnvFileError> {
+        if value.is_empty() {
+            return Err(EnvFileError::EmptyValue {
+                key: key.to_owned(),
+            });
+        }
         let target = self.target(key)?;
         if matches!(target.reading, Reading::Interpolated(_)) {
             return Err(EnvFileError::Interpolated {
@@ -196,6 +201,10 @@ impl EnvFile {
         source: &Secret,
         expected: impl Fn(&Reading) -> Option<Reading>,
     ) -> Result<Change, Dialect> {
+        // No environment can hold a NUL, and the file could not be parsed again.
+        if source.expose().contains('\0') {
+            return Err(self.views[0].dialect);
+        }
         let text = self.spliced(target.source.clone(), source.expose());
         let after = views(&self.readers, text.expose());
         if let Some(dialect) = first_surprise(&self.views, &after, &target.key, expected) {
