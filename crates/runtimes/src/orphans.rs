@@ -1,0 +1,325 @@
+//! Processes that a rotation started and that outlived whoever started them.
+//!
+//! The problem: killing a client does not stop what it asked for. A `docker compose` goes on after keyroll died, and a
+//! command inside a container goes on after its exec's client was cut off. A second run beside such a one breaks the promise
+//! of one rotation at a time. So everything that keyroll starts carries the rotation's id in its environment, under
+//! [`MARK`]; containers share the host's kernel, so `/proc/<pid>/environ` shows it wherever the process runs.
+//!
+//! What this cannot see: a process that was started with an emptied environment **and** whose marked parent is gone, and one
+//! that overwrites its own environment (`PostgreSQL`'s server does; its clients do not). Children of a marked process that is
+//! still there are found whatever their environment.
+//!
+//! Needs root, or the same user as all of these processes: a process that may not be read is counted in
+//! [`Found::unreadable`], for "could not look" is not "none".
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use thiserror::Error;
+use tokio::io::unix::AsyncFd;
+use tokio::time::{Instant, timeout_at};
+
+/// The environment variable that holds the rotation's id, in every child and every command inside a container.
+pub const MARK: &str = "KEYROLL_ROTATION";
+
+/// The environment variable that tells two calls of one rotation apart.
+pub(crate) const CALL: &str = "KEYROLL_CALL";
+
+/// A process of a rotation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Orphan {
+    /// The process id as the host sees it.
+    pub pid: i32,
+    /// The kernel's name of the program, at most 15 characters. Not its arguments, which may hold anything.
+    pub what: String,
+    /// The id of the container that it runs in, or `None` on the host itself.
+    pub in_container: Option<String>,
+    /// When it started, in clock ticks since boot: with the pid, its identity.
+    started: u64,
+}
+
+/// What a search found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Found {
+    /// The processes, by pid.
+    pub orphans: Vec<Orphan>,
+    /// Processes whose environment may not be read. Any of them could be one of the rotation's.
+    pub unreadable: Vec<i32>,
+}
+
+/// Processes of a rotation could not be searched for, or not be ended.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum OrphanError {
+    /// The process table could not be read.
+    #[error("could not look for processes in {path}: {reason}; nothing was changed")]
+    Unknown {
+        /// The path.
+        path: String,
+        /// The system's words.
+        reason: String,
+    },
+    /// Some are still there, after SIGTERM and SIGKILL.
+    #[error(
+        "{} still there after SIGKILL and {limit:?}: {}; end them by hand before going on",
+        if .left.len() == 1 { "a process is" } else { "processes are" },
+        .left.iter().map(|o| format!("{} ({})", o.pid, o.what)).collect::<Vec<_>>().join(", ")
+    )]
+    Left {
+        /// The processes.
+        left: Vec<Orphan>,
+        /// How long was waited.
+        limit: Duration,
+    },
+}
+
+/// One process as the table shows it.
+struct Process {
+    parent: i32,
+    name: String,
+    started: u64,
+}
+
+/// Every process on this host, also inside containers, that carries `rotation` in its environment or descends from one that
+/// does; without this process itself and its ancestors. Blocks for the reading of `/proc`, some milliseconds.
+pub fn find(rotation: &str) -> Result<Found, OrphanError> {
+    search(MARK, rotation)
+}
+
+/// As [`find`], for a single call.
+pub(crate) fn find_call(call: &str) -> Result<Found, OrphanError> {
+    search(CALL, call)
+}
+
+fn search(key: &str, value: &str) -> Result<Found, OrphanError> {
+    let wanted = format!("{key}={value}").into_bytes();
+    let unknown = |e: io::Error| OrphanError::Unknown {
+        path: "/proc".into(),
+        reason: e.to_string(),
+    };
+    let mut table = BTreeMap::new();
+    let mut marked = BTreeSet::new();
+    let mut found = Found::default();
+    for entry in fs::read_dir("/proc").map_err(unknown)? {
+        let name = entry.map_err(unknown)?.file_name();
+        let Some(pid) = name.to_str().and_then(|n| n.parse::<i32>().ok()) else {
+            continue;
+        };
+        let Some(process) = read_process(pid) else {
+            continue; // ended while we looked, or a zombie
+        };
+        match fs::read(format!("/proc/{pid}/environ")) {
+            Ok(environ) => {
+                if environ.split(|b| *b == 0).any(|line| line == wanted) {
+                    marked.insert(pid);
+                }
+            }
+            // ESRCH and ENOENT: it ended. Anything else, such as EACCES: it may be one of ours.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) if e.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) => {}
+            Err(_) => found.unreadable.push(pid),
+        }
+        table.insert(pid, process);
+    }
+    let ours = ancestors(&table, own_pid());
+    for pid in with_descendants(&table, marked, &ours) {
+        let process = &table[&pid];
+        found.orphans.push(Orphan {
+            pid,
+            what: process.name.clone(),
+            in_container: container_of(pid),
+            started: process.started,
+        });
+    }
+    found.unreadable.retain(|pid| {
+        !ours.contains(pid) && found.orphans.iter().all(|orphan| orphan.pid != *pid)
+    });
+    Ok(found)
+}
+
+/// This process and all it descends from.
+fn ancestors(table: &BTreeMap<i32, Process>, of: i32) -> BTreeSet<i32> {
+    let mut all = BTreeSet::new();
+    let mut at = of;
+    while all.insert(at) {
+        match table.get(&at) {
+            Some(process) if process.parent > 0 => at = process.parent,
+            _ => break,
+        }
+    }
+    all
+}
+
+/// The marked processes and what descends from them, without `ours`.
+fn with_descendants(
+    table: &BTreeMap<i32, Process>,
+    mut marked: BTreeSet<i32>,
+    ours: &BTreeSet<i32>,
+) -> BTreeSet<i32> {
+    marked.retain(|pid| !ours.contains(pid) && table.contains_key(pid));
+    loop {
+        let more: Vec<i32> = table
+            .iter()
+            .filter(|(pid, p)| {
+                marked.contains(&p.parent) && !marked.contains(pid) && !ours.contains(pid)
+            })
+            .map(|(pid, _)| *pid)
+            .collect();
+        if more.is_empty() {
+            return marked;
+        }
+        marked.extend(more);
+    }
+}
+
+fn own_pid() -> i32 {
+    rustix::process::getpid().as_raw_pid()
+}
+
+/// Parent, name and start time from `/proc/<pid>/stat` (proc(5)); `None` when it is gone or a zombie.
+fn read_process(pid: i32) -> Option<Process> {
+    parse_stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+fn parse_stat(stat: &str) -> Option<Process> {
+    // The name is in parentheses and may hold any character, parentheses too.
+    let (head, tail) = stat.rsplit_once(')')?;
+    let (_, name) = head.split_once('(')?;
+    let fields: Vec<&str> = tail.split_whitespace().collect();
+    if matches!(*fields.first()?, "Z" | "X") {
+        return None;
+    }
+    Some(Process {
+        parent: fields.get(1)?.parse().ok()?,
+        name: name.to_owned(),
+        started: fields.get(19)?.parse().ok()?,
+    })
+}
+
+/// The container's id from the control group's path: 64 hexadecimal digits (`/docker/<id>`, `docker-<id>.scope`).
+fn container_of(pid: i32) -> Option<String> {
+    let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    container_in(&groups)
+}
+
+fn container_in(groups: &str) -> Option<String> {
+    groups
+        .split(|c: char| !c.is_ascii_hexdigit())
+        .find(|word| word.len() == 64)
+        .map(str::to_owned)
+}
+
+/// Ends these processes: SIGTERM, then SIGKILL after half of `limit`, and returns when all of them are gone. A pid that has
+/// been given to another process since [`find`] is left alone.
+pub async fn end(orphans: &[Orphan], limit: Duration) -> Result<(), OrphanError> {
+    let start = Instant::now();
+    let open: Vec<(&Orphan, AsyncFd<OwnedFd>)> = orphans
+        .iter()
+        .filter_map(|orphan| handle(orphan).map(|fd| (orphan, fd)))
+        .collect();
+    for (_, fd) in &open {
+        let _ = pidfd_send_signal(fd.get_ref(), Signal::TERM); // fails only when it is gone
+    }
+    let mut left = Vec::new();
+    for (orphan, fd) in open {
+        if !gone(&fd, start + limit / 2).await {
+            let _ = pidfd_send_signal(fd.get_ref(), Signal::KILL);
+            left.push((orphan, fd));
+        }
+    }
+    let mut stuck = Vec::new();
+    for (orphan, fd) in left {
+        if !gone(&fd, start + limit).await {
+            stuck.push(orphan.clone());
+        }
+    }
+    if stuck.is_empty() {
+        Ok(())
+    } else {
+        Err(OrphanError::Left { left: stuck, limit })
+    }
+}
+
+/// Waits until these processes are gone by themselves. False when `limit` ends first.
+pub async fn gone_within(orphans: &[Orphan], limit: Duration) -> bool {
+    let until = Instant::now() + limit;
+    for fd in orphans.iter().filter_map(handle) {
+        if !gone(&fd, until).await {
+            return false;
+        }
+    }
+    true
+}
+
+/// A handle that stays with this very process (pidfd_open(2)); `None` when it is gone.
+fn handle(orphan: &Orphan) -> Option<AsyncFd<OwnedFd>> {
+    let fd = pidfd_open(Pid::from_raw(orphan.pid)?, PidfdFlags::NONBLOCK).ok()?;
+    // Looked at after the handle exists: from here on the pid cannot mean another process unnoticed.
+    let now = read_process(orphan.pid)?;
+    if now.started != orphan.started {
+        return None;
+    }
+    AsyncFd::with_interest(fd, tokio::io::Interest::READABLE).ok()
+}
+
+/// A pidfd becomes readable when its process ends.
+async fn gone(fd: &AsyncFd<OwnedFd>, until: Instant) -> bool {
+    timeout_at(until, fd.readable()).await.is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STAT: &str = "4242 (a) b (c) S 17 4242 4242 0 -1 4194304 1 0 0 0 0 0 0 0 20 0 1 0 \
+                        987654 0 0 18446744073709551615 0 0 0 0 0 0 0 0 0 0 0 0 17 0 0 0 0 0 0";
+
+    #[test]
+    fn a_name_with_parentheses_does_not_shift_the_fields() {
+        let process = parse_stat(STAT).unwrap();
+        assert_eq!(
+            (process.parent, process.name.as_str(), process.started),
+            (17, "a) b (c", 987_654)
+        );
+    }
+
+    #[test]
+    fn a_zombie_is_gone() {
+        assert!(parse_stat(&STAT.replace(") S ", ") Z ")).is_none());
+    }
+
+    #[test]
+    fn the_container_is_read_from_either_kind_of_control_group() {
+        let id = "0123456789abcdef".repeat(4);
+        for line in [
+            format!("12:pids:/docker/{id}\n0::/\n"),
+            format!("0::/system.slice/docker-{id}.scope\n"),
+        ] {
+            assert_eq!(container_in(&line), Some(id.clone()));
+        }
+        assert_eq!(container_in("0::/user.slice/session-1.scope\n"), None);
+    }
+
+    fn table(links: &[(i32, i32)]) -> BTreeMap<i32, Process> {
+        let process = |parent| Process {
+            parent,
+            name: "x".into(),
+            started: 1,
+        };
+        links.iter().map(|(pid, up)| (*pid, process(*up))).collect()
+    }
+
+    #[test]
+    fn children_of_a_marked_process_belong_to_it_and_the_caller_never_does() {
+        let table = table(&[(1, 0), (10, 1), (11, 10), (12, 11), (20, 1), (21, 20)]);
+        let ours = ancestors(&table, 21);
+        assert_eq!(ours, BTreeSet::from([21, 20, 1]));
+        // 20 is marked, but it is the caller's own parent.
+        let found = with_descendants(&table, BTreeSet::from([10, 20]), &ours);
+        assert_eq!(found, BTreeSet::from([10, 11, 12]));
+    }
+}
