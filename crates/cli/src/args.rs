@@ -10,17 +10,17 @@ use crate::commands;
 #[derive(Debug, Parser)]
 #[command(name = "keyroll", version, max_term_width = 100)]
 #[command(after_help = EXIT_CODES)]
-pub struct Cli {
+pub(crate) struct Cli {
     /// What to do.
     #[command(subcommand)]
-    pub command: Command,
+    pub(crate) command: Command,
     /// Which stack, and how to speak.
     #[command(flatten)]
-    pub global: Global,
+    pub(crate) global: Global,
 }
 
 /// The exit codes, as `--help` prints them.
-pub const EXIT_CODES: &str = "\
+pub(crate) const EXIT_CODES: &str = "\
 Exit codes:
   0  done
   1  failed for another reason, or a check found a fault
@@ -33,7 +33,7 @@ Exit codes:
 
 /// Options of every command.
 #[derive(Debug, Args)]
-pub struct Global {
+pub(crate) struct Global {
     /// A built-in profile's name, or the path of a profile
     #[arg(
         long,
@@ -41,39 +41,39 @@ pub struct Global {
         default_value = "proxpanel",
         value_name = "NAME|PATH"
     )]
-    pub profile: String,
-    /// Overrides a value of the profile, such as http.base_url=http://127.0.0.1:8080
+    pub(crate) profile: String,
+    /// Overrides a value of the profile, such as `http.base_url=http://127.0.0.1:8080`
     #[arg(long = "set", global = true, value_name = "KEY=VALUE")]
-    pub overrides: Vec<String>,
+    pub(crate) overrides: Vec<String>,
     /// Where the stack is deployed (root)
     #[arg(long, global = true, value_name = "DIR")]
-    pub root: Option<PathBuf>,
-    /// Where the application is reached (http.base_url)
+    pub(crate) root: Option<PathBuf>,
+    /// Where the application is reached (`http.base_url`)
     #[arg(long, global = true, value_name = "URL")]
-    pub base_url: Option<String>,
+    pub(crate) base_url: Option<String>,
     /// keyroll's state (paths.state)
     #[arg(long, global = true, value_name = "DIR")]
-    pub state_dir: Option<PathBuf>,
+    pub(crate) state_dir: Option<PathBuf>,
     /// keyroll's age identity (paths.identity)
     #[arg(long, global = true, value_name = "FILE")]
-    pub identity: Option<PathBuf>,
+    pub(crate) identity: Option<PathBuf>,
     /// Where backups go (paths.backups)
     #[arg(long, global = true, value_name = "DIR")]
-    pub backup_root: Option<PathBuf>,
+    pub(crate) backup_root: Option<PathBuf>,
     /// Where summaries go (paths.summaries)
     #[arg(long, global = true, value_name = "DIR")]
-    pub summary_dir: Option<PathBuf>,
+    pub(crate) summary_dir: Option<PathBuf>,
     /// Who is at the keyboard, for the trail
     #[arg(long, global = true, value_name = "NAME")]
-    pub operator: Option<String>,
+    pub(crate) operator: Option<String>,
     /// Prints one JSON document to standard output
     #[arg(long, global = true)]
-    pub json: bool,
+    pub(crate) json: bool,
 }
 
 impl Global {
     /// All overrides in the profile's words, `--set` first so that the named flags win.
-    pub fn layers(&self) -> Vec<String> {
+    pub(crate) fn layers(&self) -> Vec<String> {
         let path = |key: &str, path: &Option<PathBuf>| {
             path.as_ref().map(|p| format!("{key}={}", p.display()))
         };
@@ -95,7 +95,7 @@ impl Global {
 
 /// The commands, one file each.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Rotates secrets, or a group of them
     Rotate(commands::rotate::RotateArgs),
     /// Goes on with a rotation that was interrupted

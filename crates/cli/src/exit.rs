@@ -3,24 +3,24 @@
 use keyroll_rotate::{Ending, Outcome, RotateError};
 
 /// Done.
-pub const DONE: u8 = 0;
+pub(crate) const DONE: u8 = 0;
 /// Failed for another reason, or a check found a fault.
-pub const FAILED: u8 = 1;
+pub(crate) const FAILED: u8 = 1;
 /// Wrong usage.
-pub const USAGE: u8 = 2;
+pub(crate) const USAGE: u8 = 2;
 /// Refused, nothing was changed.
-pub const REFUSED: u8 = 3;
+pub(crate) const REFUSED: u8 = 3;
 /// Rolled back.
-pub const ROLLED_BACK: u8 = 4;
+pub(crate) const ROLLED_BACK: u8 = 4;
 /// Stuck.
-pub const STUCK: u8 = 5;
+pub(crate) const STUCK: u8 = 5;
 /// Rolled back after an incident.
-pub const ROLLED_BACK_AFTER_INCIDENT: u8 = 6;
+pub(crate) const ROLLED_BACK_AFTER_INCIDENT: u8 = 6;
 /// Interrupted without an ending.
-pub const INTERRUPTED: u8 = 7;
+pub(crate) const INTERRUPTED: u8 = 7;
 
 /// The code of an outcome.
-pub fn of_outcome(outcome: &Outcome) -> u8 {
+pub(crate) fn of_outcome(outcome: &Outcome) -> u8 {
     match outcome.ending {
         Ending::Completed => DONE,
         Ending::Compensated if outcome.incident => ROLLED_BACK_AFTER_INCIDENT,
@@ -30,7 +30,7 @@ pub fn of_outcome(outcome: &Outcome) -> u8 {
 }
 
 /// The code of an error.
-pub fn of_error(error: &RotateError) -> u8 {
+pub(crate) fn of_error(error: &RotateError) -> u8 {
     match error {
         RotateError::Refused(_) | RotateError::NotConfirmed => REFUSED,
         RotateError::Interrupted { .. } => INTERRUPTED,

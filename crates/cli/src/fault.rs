@@ -8,7 +8,7 @@ use std::sync::Arc;
 use keyroll_rotate::Moment;
 
 /// The hook that the environment asks for.
-pub fn hook() -> Option<Arc<dyn Fn(Moment) -> bool + Send + Sync>> {
+pub(crate) fn hook() -> Option<Arc<dyn Fn(Moment) -> bool + Send + Sync>> {
     let wanted = env::var("KEYROLL_KILL").ok()?;
     Some(Arc::new(move |moment| {
         let name = match moment {

@@ -6,7 +6,7 @@ use std::fs;
 use keyroll_rotate::Operator;
 
 /// The login name of the real user, who called sudo, and the host; with what `--operator` said.
-pub fn identify(given: Option<String>) -> Operator {
+pub(crate) fn identify(given: Option<String>) -> Operator {
     let uid = rustix::process::getuid().as_raw();
     let host = rustix::system::uname()
         .nodename()

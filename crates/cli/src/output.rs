@@ -9,7 +9,7 @@ use keyroll_rotate::{Direction, Event, Progress, RotationId};
 
 /// How to speak.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
+pub(crate) enum Mode {
     /// To a person: steps as they run, colours unless `NO_COLOR` is set.
     Terminal,
     /// Plain lines with a time.
@@ -20,7 +20,7 @@ pub enum Mode {
 
 impl Mode {
     /// What fits standard error, where progress goes.
-    pub fn detect(json: bool) -> Self {
+    pub(crate) fn detect(json: bool) -> Self {
         match (json, std::io::stderr().is_terminal()) {
             (true, _) => Self::Json,
             (false, true) => Self::Terminal,
@@ -30,27 +30,26 @@ impl Mode {
 }
 
 /// A style that anstream takes out again where colours are not wanted.
-pub mod style {
+pub(crate) mod style {
     /// Good news.
-    pub const GOOD: &str = "\x1b[32m";
+    pub(crate) const GOOD: &str = "\x1b[32m";
     /// Bad news.
-    pub const BAD: &str = "\x1b[31m";
+    pub(crate) const BAD: &str = "\x1b[31m";
     /// Worth a look.
-    pub const WARN: &str = "\x1b[33m";
+    pub(crate) const WARN: &str = "\x1b[33m";
     /// Less important.
-    pub const DIM: &str = "\x1b[2m";
+    pub(crate) const DIM: &str = "\x1b[2m";
     /// Important.
-    pub const BOLD: &str = "\x1b[1m";
+    pub(crate) const BOLD: &str = "\x1b[1m";
     /// Back to normal.
-    pub const OFF: &str = "\x1b[0m";
+    pub(crate) const OFF: &str = "\x1b[0m";
 }
 
 /// Prints an operation's progress to standard error.
-pub struct Speaker {
+pub(crate) struct Speaker {
     mode: Mode,
     bars: MultiProgress,
     open: Mutex<Vec<Running>>,
-    began: Instant,
 }
 
 struct Running {
@@ -62,12 +61,11 @@ struct Running {
 
 impl Speaker {
     /// A speaker for one operation.
-    pub fn new(mode: Mode) -> Self {
+    pub(crate) fn new(mode: Mode) -> Self {
         Self {
             mode,
             bars: MultiProgress::new(),
             open: Mutex::default(),
-            began: Instant::now(),
         }
     }
 
@@ -153,15 +151,10 @@ impl Speaker {
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
-
-    /// Seconds since the operation began.
-    pub fn elapsed(&self) -> f64 {
-        self.began.elapsed().as_secs_f64()
-    }
 }
 
 /// At most `width` characters, on one line.
-pub fn shortened(text: &str, width: usize) -> String {
+pub(crate) fn shortened(text: &str, width: usize) -> String {
     let text = text.replace('\n', " ");
     if text.chars().count() <= width {
         return text;
@@ -200,16 +193,14 @@ impl Progress for Speaker {
                 step,
                 direction,
                 attempt,
-            } => {
-                if *attempt == 1 || self.lock().iter().all(|r| r.name != step.as_str()) {
-                    self.start(step.as_str(), *direction == Direction::Forward);
-                }
+            } if (*attempt == 1 || self.lock().iter().all(|r| r.name != step.as_str())) => {
+                self.start(step.as_str(), *direction == Direction::Forward);
             }
             Event::Confirmed { step, evidence } | Event::Undone { step, evidence } => {
-                self.end(step.as_str(), true, &evidence.says)
+                self.end(step.as_str(), true, &evidence.says);
             }
             Event::Failed { step, reason, .. } | Event::UndoFailed { step, reason } => {
-                self.end(step.as_str(), false, reason)
+                self.end(step.as_str(), false, reason);
             }
             Event::TurnedBack { reason } => {
                 let (warn, off) = (style::WARN, style::OFF);
@@ -221,16 +212,15 @@ impl Progress for Speaker {
 
     fn bytes(&self, what: &str, done: u64, total: Option<u64>) {
         if let Some(running) = self.lock().iter().find(|r| r.name == what) {
-            if let Some(total) = total.filter(|t| *t > 0) {
-                if running.bar.length() != Some(total) {
-                    let style = ProgressStyle::with_template(
-                        "  {spinner} {msg} {bar:30} {bytes} {elapsed}",
-                    );
-                    running
-                        .bar
-                        .set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-                    running.bar.set_length(total);
-                }
+            if let Some(total) = total.filter(|t| *t > 0)
+                && running.bar.length() != Some(total)
+            {
+                let style =
+                    ProgressStyle::with_template("  {spinner} {msg} {bar:30} {bytes} {elapsed}");
+                running
+                    .bar
+                    .set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+                running.bar.set_length(total);
             }
             running.bar.set_position(done);
         }
@@ -238,17 +228,17 @@ impl Progress for Speaker {
 }
 
 /// Writes to standard output; a closed pipe is no error.
-pub fn say(text: &str) {
+pub(crate) fn say(text: &str) {
     let _ = writeln!(anstream::stdout(), "{text}");
 }
 
 /// Writes a message about what went wrong to standard error.
-pub fn complain(text: &str) {
+pub(crate) fn complain(text: &str) {
     let (bad, off) = (style::BAD, style::OFF);
     let _ = writeln!(anstream::stderr(), "{bad}keyroll:{off} {text}");
 }
 
 /// Writes one JSON document to standard output.
-pub fn json(value: &impl serde::Serialize) {
+pub(crate) fn json(value: &impl serde::Serialize) {
     say(&serde_json::to_string_pretty(value).unwrap_or_else(|e| format!("{{\"error\": \"{e}\"}}")));
 }

@@ -73,7 +73,7 @@ impl World {
             Some((old, new)) => {
                 panel
                     .refuses_login(email, if set == Set::New { old } else { new })
-                    .await?
+                    .await?;
             }
             None => panel.login_can_fail(email).await?,
         }

@@ -9,7 +9,7 @@ use keyroll_journal::{
     VersionState, Writer,
 };
 use keyroll_saga::{Limits, State, StepCx, StepState, Stop, Watcher, drive};
-use keyroll_secret::{Identity, Secret};
+use keyroll_secret::{Identity, Redactor, Secret};
 
 use crate::about::{About, Operator, Reason};
 use crate::error::{Code, Refusal, RotateError, unfinished};
@@ -43,12 +43,19 @@ pub struct Keyroll {
     operator: Operator,
 }
 
-/// Passes committed events on.
-struct Told<'a>(&'a dyn Progress);
+/// Passes committed events on, and takes known values out of what is about to be recorded.
+struct Told<'a> {
+    progress: &'a dyn Progress,
+    redactor: Redactor,
+}
 
 impl Watcher for Told<'_> {
     fn event(&self, event: &Event) {
-        self.0.event(event);
+        self.progress.event(event);
+    }
+
+    fn clean(&self, text: &str) -> String {
+        self.redactor.clean(text)
     }
 }
 
@@ -170,7 +177,7 @@ impl Keyroll {
         Self::check(request)?;
         let (journal, lock) = self.open_alone()?;
         let identity = self.identity()?;
-        let kept = self.kept_values(&journal, &identity, rotation, request)?;
+        let kept = kept_values(&journal, &identity, rotation, request)?;
         let names = kept.iter().map(|(name, _)| name.clone()).collect();
         let request = Request {
             names,
@@ -192,57 +199,6 @@ impl Keyroll {
         .await?;
         self.carry_out(journal, &lock, identity, ready, progress, approve, control)
             .await
-    }
-
-    fn kept_values(
-        &self,
-        journal: &Journal,
-        identity: &Identity,
-        id: &RotationId,
-        request: &Request,
-    ) -> Result<Vec<(String, Secret)>, RotateError> {
-        let rotation = journal.rotation(id)?;
-        let about = about_of(&rotation)?;
-        let refuse = |what: String, next: &str| Err(Refusal::new(Code::Expired, what, next).into());
-        if rotation.ending != Some(Ending::Completed) {
-            return refuse(
-                format!("rotation {id} did not end Completed, so there is nothing to take back"),
-                "see `keyroll status`",
-            );
-        }
-        if about.reason == Reason::Incident && !request.force_unhealthy {
-            return refuse(
-                format!(
-                    "rotation {id} was done because of an incident: its old values may have leaked"
-                ),
-                "rotate again instead, or add --reason incident --force-unhealthy",
-            );
-        }
-        let (pairs, _) = match world::unseal(journal, identity, id, &about) {
-            Ok(values) => values,
-            Err(why) => {
-                return refuse(
-                    format!("{why}: the values of {id} are no longer kept"),
-                    "rotate again instead",
-                );
-            }
-        };
-        for fact in &about.secrets {
-            let current = journal
-                .versions_of(&fact.name)?
-                .into_iter()
-                .find(|v| v.state == VersionState::Current);
-            if current.is_none_or(|c| c.fingerprint != fact.new) {
-                return refuse(
-                    format!("{} was rotated again since {id}", fact.name),
-                    "take the latest rotation back first",
-                );
-            }
-        }
-        Ok(pairs
-            .into_iter()
-            .map(|(name, pair)| (name, pair.old))
-            .collect())
     }
 
     #[expect(
@@ -417,6 +373,57 @@ pub(crate) fn about_of(rotation: &Rotation) -> Result<About, RotateError> {
     })
 }
 
+/// The values that a completed rotation replaced, if they are still kept and may be put in force again.
+fn kept_values(
+    journal: &Journal,
+    identity: &Identity,
+    id: &RotationId,
+    request: &Request,
+) -> Result<Vec<(String, Secret)>, RotateError> {
+    let rotation = journal.rotation(id)?;
+    let about = about_of(&rotation)?;
+    let refuse = |what: String, next: &str| Err(Refusal::new(Code::Expired, what, next).into());
+    if rotation.ending != Some(Ending::Completed) {
+        return refuse(
+            format!("rotation {id} did not end Completed, so there is nothing to take back"),
+            "see `keyroll status`",
+        );
+    }
+    if about.reason == Reason::Incident && !request.force_unhealthy {
+        return refuse(
+            format!(
+                "rotation {id} was done because of an incident: its old values may have leaked"
+            ),
+            "rotate again instead, or add --reason incident --force-unhealthy",
+        );
+    }
+    let (pairs, _) = match world::unseal(journal, identity, id, &about) {
+        Ok(values) => values,
+        Err(why) => {
+            return refuse(
+                format!("{why}: the values of {id} are no longer kept"),
+                "rotate again instead",
+            );
+        }
+    };
+    for fact in &about.secrets {
+        let current = journal
+            .versions_of(&fact.name)?
+            .into_iter()
+            .find(|v| v.state == VersionState::Current);
+        if current.is_none_or(|c| c.fingerprint != fact.new) {
+            return refuse(
+                format!("{} was rotated again since {id}", fact.name),
+                "take the latest rotation back first",
+            );
+        }
+    }
+    Ok(pairs
+        .into_iter()
+        .map(|(name, pair)| (name, pair.old))
+        .collect())
+}
+
 /// Everything that is committed before the first effect: the new values, those they replace, and what undo needs.
 fn sealed(ready: &Ready, identity: &Identity) -> Result<NewRotation, String> {
     let seal = |secret: &Secret| identity.seal_secret(secret).map_err(|e| e.to_string());
@@ -471,10 +478,14 @@ async fn go_on(
         rotation: id.clone(),
         reason,
     };
+    let told = Told {
+        progress,
+        redactor: world.redactor.clone(),
+    };
     let world = Arc::new(world);
     let cx = StepCx::new(id.clone(), writer.clone(), control.stop.clone());
     let plan = steps::plan(&world);
-    let ending = drive(&plan, &cx, Limits::default(), &Told(progress))
+    let ending = drive(&plan, &cx, Limits::default(), &told)
         .await
         .map_err(|e| interrupted(e.to_string()))?;
     close(&writer, &id).map_err(|e| interrupted(e.to_string()))?;

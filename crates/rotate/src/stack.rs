@@ -83,9 +83,8 @@ impl World {
             // Events come at once; the short limit covers an event stream that ended.
             let next = tokio::time::timeout(Duration::from_millis(500), changes.next());
             match tokio::time::timeout_at(deadline, next).await {
-                Ok(Ok(Some(()))) => {}
                 Ok(Ok(None)) => tokio::time::sleep(Duration::from_millis(100)).await,
-                Ok(Err(_)) => {}
+                Ok(Ok(Some(())) | Err(_)) => {}
                 Err(_) => {
                     let why = format!("was not healthy within {} s", limit.as_secs());
                     return match containers.iter().find(|c| c.service == *service) {

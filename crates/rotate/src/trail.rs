@@ -82,7 +82,7 @@ fn steps(records: &[JournalRecord]) -> (Vec<StepTrail>, Vec<RollbackEvent>) {
                 );
             }
             Event::Failed { step, reason, .. } => {
-                set(step.as_str(), StepOutcome::Failed, at, reason.clone(), none)
+                set(step.as_str(), StepOutcome::Failed, at, reason.clone(), none);
             }
             Event::TurnedBack { reason } => back(None, format!("turned back: {reason}"), none),
             Event::Undone { step, evidence } => {

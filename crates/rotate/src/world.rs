@@ -264,13 +264,16 @@ pub(crate) fn endpoint_of(
     })
 }
 
+/// Both sets of the rotated secrets, and values of others that are needed, by name.
+pub(crate) type Values = (BTreeMap<String, Pair>, BTreeMap<String, Secret>);
+
 /// Reads both sets of a begun rotation back from the journal.
 pub(crate) fn unseal(
     journal: &Journal,
     identity: &Identity,
     rotation: &RotationId,
     about: &About,
-) -> Result<(BTreeMap<String, Pair>, BTreeMap<String, Secret>), String> {
+) -> Result<Values, String> {
     let open =
         |sealed: &keyroll_secret::Sealed| identity.open_secret(sealed).map_err(|e| e.to_string());
     let own = journal

@@ -39,6 +39,12 @@ impl Default for Limits {
 pub trait Watcher: Send + Sync {
     /// This event has been committed.
     fn event(&self, event: &Event);
+
+    /// `text` without any value that must not be recorded. The driver passes every reason through this, so that no step
+    /// and no provider can forget it.
+    fn clean(&self, text: &str) -> String {
+        text.to_owned()
+    }
 }
 
 /// Why the engine stopped without an ending. The rotation is unfinished; `keyroll resume` goes on with it.
@@ -217,7 +223,7 @@ impl Driver<'_> {
                         self.limits.looks
                     };
                     if failures >= looks {
-                        let reason = error.to_string();
+                        let reason = self.watcher.clean(&error.to_string());
                         return self.record(&Event::Failed {
                             step: name.clone(),
                             reason,
@@ -235,10 +241,10 @@ impl Driver<'_> {
         let name = step.name();
         let mut tries = 0;
         let mut last = String::new();
-        let give_up = |reason, may_have_landed| {
+        let give_up = |reason: String, may_have_landed| {
             self.record(&Event::Failed {
                 step: name.clone(),
-                reason,
+                reason: self.watcher.clean(&reason),
                 may_have_landed,
             })
         };
@@ -372,7 +378,7 @@ impl Driver<'_> {
                     if failures >= self.limits.attempts {
                         return self.record(&Event::UndoFailed {
                             step: name.clone(),
-                            reason: error.to_string(),
+                            reason: self.watcher.clean(&error.to_string()),
                         });
                     }
                     self.pause(failures).await;

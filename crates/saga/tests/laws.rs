@@ -180,22 +180,23 @@ fn assert_order(plan: &Plan, events: &[Event]) {
             direction,
             attempt: 1,
         } = event
-            && let Some(planned) = shape.before.iter().find(|s| s.name == *step) {
-                let forward = *direction == keyroll_journal::Direction::Forward;
-                for other in if forward {
-                    &planned.needs
+            && let Some(planned) = shape.before.iter().find(|s| s.name == *step)
+        {
+            let forward = *direction == keyroll_journal::Direction::Forward;
+            for other in if forward {
+                &planned.needs
+            } else {
+                &planned.undo_after
+            } {
+                let there = state.step(other);
+                let fine = if forward {
+                    matches!(there, StepState::Confirmed { .. })
                 } else {
-                    &planned.undo_after
-                } {
-                    let there = state.step(other);
-                    let fine = if forward {
-                        matches!(there, StepState::Confirmed { .. })
-                    } else {
-                        matches!(there, StepState::Undone { .. } | StepState::Waiting)
-                    };
-                    assert!(fine, "{step} {direction:?} although {other} was {there:?}");
-                }
+                    matches!(there, StepState::Undone { .. } | StepState::Waiting)
+                };
+                assert!(fine, "{step} {direction:?} although {other} was {there:?}");
             }
+        }
         state = state.apply(event).unwrap();
     }
 }

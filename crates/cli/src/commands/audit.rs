@@ -10,15 +10,15 @@ use crate::output::{self, complain, say};
 
 /// Arguments of `keyroll audit`.
 #[derive(Debug, Args)]
-pub struct AuditArgs {
+pub(crate) struct AuditArgs {
     /// What to do with the trail.
     #[command(subcommand)]
-    pub what: What,
+    pub(crate) what: What,
 }
 
 /// What to do with the trail.
 #[derive(Debug, Subcommand)]
-pub enum What {
+pub(crate) enum What {
     /// Lists the records; with --json each line exactly as it is stored
     List,
     /// Shows one record
@@ -36,7 +36,7 @@ pub enum What {
 }
 
 /// Runs it.
-pub fn run(args: &AuditArgs, global: &Global) -> u8 {
+pub(crate) fn run(args: &AuditArgs, global: &Global) -> u8 {
     let keyroll = match open(global) {
         Ok(keyroll) => keyroll,
         Err(code) => return code,
@@ -89,14 +89,12 @@ fn list(lines: &[String], global: &Global) -> u8 {
 }
 
 fn one(lines: &[String], which: &str, global: &Global) -> u8 {
-    let records = lines.iter().filter_map(|line| Record::parse(line).ok());
+    let mut records = lines.iter().filter_map(|line| Record::parse(line).ok());
     // A rotation may have several records: the last one tells how it ended.
-    let found = records
-        .filter(|r| {
-            r.sequence().to_string() == which
-                || serde_json::to_value(r.body()).is_ok_and(|b| b["rotation"] == which)
-        })
-        .last();
+    let found = records.rfind(|r| {
+        r.sequence().to_string() == which
+            || serde_json::to_value(r.body()).is_ok_and(|b| b["rotation"] == which)
+    });
     let Some(record) = found else {
         complain(&format!(
             "no record {which} in the trail; `keyroll audit list` shows those that exist"

@@ -1,12 +1,12 @@
 //! The commands, one file each: a struct of arguments and one function.
 
-pub mod audit;
-pub mod plan;
-pub mod resume;
-pub mod rollback;
-pub mod rotate;
-pub mod status;
-pub mod verify;
+pub(crate) mod audit;
+pub(crate) mod plan;
+pub(crate) mod resume;
+pub(crate) mod rollback;
+pub(crate) mod rotate;
+pub(crate) mod status;
+pub(crate) mod verify;
 
 use keyroll_rotate::{Control, Ending, Keyroll, Outcome, PlanReport, Profile, RotateError};
 
@@ -15,7 +15,7 @@ use crate::output::{self, Mode, complain, say, shortened, style};
 use crate::{exit, operator};
 
 /// Runs a command to its exit code.
-pub async fn run(cli: &Cli) -> u8 {
+pub(crate) async fn run(cli: &Cli) -> u8 {
     match &cli.command {
         Command::Rotate(args) => rotate::run(args, &cli.global).await,
         Command::Resume(args) => resume::run(args, &cli.global).await,
@@ -28,7 +28,7 @@ pub async fn run(cli: &Cli) -> u8 {
 }
 
 /// keyroll for the profile that the flags name; the error is the exit code.
-pub fn open(global: &Global) -> Result<Keyroll, u8> {
+pub(crate) fn open(global: &Global) -> Result<Keyroll, u8> {
     match Profile::load(&global.profile, &global.layers()) {
         Ok(profile) => Ok(Keyroll::new(
             profile,
@@ -42,7 +42,7 @@ pub fn open(global: &Global) -> Result<Keyroll, u8> {
 }
 
 /// A control that the first Ctrl-C, SIGTERM or SIGHUP asks to stop: the steps that run are finished, then it goes back.
-pub fn control() -> Control {
+pub(crate) fn control() -> Control {
     let control = Control {
         hook: hook(),
         ..Control::default()
@@ -91,7 +91,7 @@ fn hook() -> Option<std::sync::Arc<dyn Fn(keyroll_rotate::Moment) -> bool + Send
 }
 
 /// Tells an error, and gives its exit code.
-pub fn fail(error: &RotateError, global: &Global) -> u8 {
+pub(crate) fn fail(error: &RotateError, global: &Global) -> u8 {
     let code = exit::of_error(error);
     if global.json {
         let refusals: Vec<_> = match error {
@@ -125,7 +125,7 @@ fn eprintln_styled(text: &str) {
 }
 
 /// Tells how a rotation ended, and gives its exit code.
-pub fn finish(outcome: &Outcome, global: &Global) -> u8 {
+pub(crate) fn finish(outcome: &Outcome, global: &Global) -> u8 {
     let code = exit::of_outcome(outcome);
     if global.json {
         output::json(outcome);
@@ -175,7 +175,7 @@ pub fn finish(outcome: &Outcome, global: &Global) -> u8 {
 }
 
 /// A plan, for a person.
-pub fn show_plan(plan: &PlanReport) {
+pub(crate) fn show_plan(plan: &PlanReport) {
     let (bold, dim, warn, off) = (style::BOLD, style::DIM, style::WARN, style::OFF);
     say(&format!(
         "{bold}{}{off} (compose project {})",
@@ -230,7 +230,7 @@ pub fn show_plan(plan: &PlanReport) {
 }
 
 /// Whether an operation may go on: asks once on a terminal; without one `--yes` is needed.
-pub fn approval(
+pub(crate) fn approval(
     yes: bool,
     global: &Global,
 ) -> Result<impl Fn(&PlanReport) -> bool + Sync + use<>, u8> {
@@ -261,6 +261,6 @@ fn ask(question: &str) -> bool {
 }
 
 /// How to speak.
-pub fn mode(global: &Global) -> Mode {
+pub(crate) fn mode(global: &Global) -> Mode {
     Mode::detect(global.json)
 }

@@ -10,17 +10,17 @@ use crate::output::{self, Speaker};
 
 /// Arguments of `keyroll plan`.
 #[derive(Debug, Args)]
-pub struct PlanArgs {
+pub(crate) struct PlanArgs {
     /// Secrets and groups of the profile
     #[arg(required = true, value_name = "NAME")]
-    pub names: Vec<String>,
+    pub(crate) names: Vec<String>,
     /// How, and why.
     #[command(flatten)]
-    pub how: How,
+    pub(crate) how: How,
 }
 
 /// Runs it.
-pub async fn run(args: &PlanArgs, global: &Global) -> u8 {
+pub(crate) async fn run(args: &PlanArgs, global: &Global) -> u8 {
     let (keyroll, request) =
         match open(global).and_then(|k| Ok((k, args.how.request(&args.names)?))) {
             Ok(all) => all,

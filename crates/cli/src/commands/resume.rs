@@ -9,10 +9,10 @@ use crate::output::{self, Speaker, say};
 
 /// Arguments of `keyroll resume`.
 #[derive(Debug, Args)]
-pub struct ResumeArgs {}
+pub(crate) struct ResumeArgs {}
 
 /// Runs it.
-pub async fn run(_: &ResumeArgs, global: &Global) -> u8 {
+pub(crate) async fn run(_: &ResumeArgs, global: &Global) -> u8 {
     let keyroll = match open(global) {
         Ok(keyroll) => keyroll,
         Err(code) => return code,

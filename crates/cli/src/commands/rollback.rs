@@ -10,17 +10,17 @@ use crate::output::Speaker;
 
 /// Arguments of `keyroll rollback`.
 #[derive(Debug, Args)]
-pub struct RollbackArgs {
+pub(crate) struct RollbackArgs {
     /// The completed rotation, as `keyroll audit list` names it
     #[arg(value_name = "ROTATION")]
-    pub rotation: String,
+    pub(crate) rotation: String,
     /// How, and why.
     #[command(flatten)]
-    pub how: How,
+    pub(crate) how: How,
 }
 
 /// Runs it.
-pub async fn run(args: &RollbackArgs, global: &Global) -> u8 {
+pub(crate) async fn run(args: &RollbackArgs, global: &Global) -> u8 {
     let prepared = open(global).and_then(|keyroll| {
         Ok((
             keyroll,

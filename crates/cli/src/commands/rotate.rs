@@ -12,38 +12,38 @@ use crate::output::{Speaker, complain};
 
 /// Arguments of `keyroll rotate`.
 #[derive(Debug, Args)]
-pub struct RotateArgs {
-    /// Secrets and groups of the profile, such as production or JWT_SECRET
+pub(crate) struct RotateArgs {
+    /// Secrets and groups of the profile, such as production or `JWT_SECRET`
     #[arg(required = true, value_name = "NAME")]
-    pub names: Vec<String>,
+    pub(crate) names: Vec<String>,
     /// How, and why.
     #[command(flatten)]
-    pub how: How,
+    pub(crate) how: How,
 }
 
 /// What `rotate`, `plan` and `rollback` have in common.
 #[derive(Debug, Args)]
-pub struct How {
+pub(crate) struct How {
     /// Does not ask
     #[arg(long, short = 'y')]
-    pub yes: bool,
+    pub(crate) yes: bool,
     /// Why it is done
     #[arg(long, value_enum, default_value_t = ReasonArg::Scheduled)]
-    pub reason: ReasonArg,
+    pub(crate) reason: ReasonArg,
     /// Goes on although the stack is sick; only with --reason incident, and recorded
     #[arg(long)]
-    pub force_unhealthy: bool,
+    pub(crate) force_unhealthy: bool,
     /// Builds images before containers are recreated
     #[arg(long)]
-    pub build: bool,
+    pub(crate) build: bool,
     /// A file with the admin's present password, where it was changed in the application since
     #[arg(long, value_name = "FILE")]
-    pub current_admin_password_file: Option<PathBuf>,
+    pub(crate) current_admin_password_file: Option<PathBuf>,
 }
 
 /// Reasons, as they are typed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum ReasonArg {
+pub(crate) enum ReasonArg {
     /// Nothing has happened
     Scheduled,
     /// A value may have leaked
@@ -52,7 +52,7 @@ pub enum ReasonArg {
 
 impl How {
     /// The request for these names; the error is the exit code.
-    pub fn request(&self, names: &[String]) -> Result<Request, u8> {
+    pub(crate) fn request(&self, names: &[String]) -> Result<Request, u8> {
         let password = match &self.current_admin_password_file {
             None => None,
             Some(path) => match std::fs::read_to_string(path) {
@@ -77,7 +77,7 @@ impl How {
 }
 
 /// Runs it.
-pub async fn run(args: &RotateArgs, global: &Global) -> u8 {
+pub(crate) async fn run(args: &RotateArgs, global: &Global) -> u8 {
     let prepared = open(global).and_then(|keyroll| {
         Ok((
             keyroll,

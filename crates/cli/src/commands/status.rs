@@ -9,10 +9,10 @@ use crate::output::{self, say, style};
 
 /// Arguments of `keyroll status`.
 #[derive(Debug, Args)]
-pub struct StatusArgs {}
+pub(crate) struct StatusArgs {}
 
 /// Runs it.
-pub fn run(_: &StatusArgs, global: &Global) -> u8 {
+pub(crate) fn run(_: &StatusArgs, global: &Global) -> u8 {
     let keyroll = match open(global) {
         Ok(keyroll) => keyroll,
         Err(code) => return code,

@@ -9,10 +9,10 @@ use crate::output::{self, Speaker, say, style};
 
 /// Arguments of `keyroll verify`.
 #[derive(Debug, Args)]
-pub struct VerifyArgs {}
+pub(crate) struct VerifyArgs {}
 
 /// Runs it.
-pub async fn run(_: &VerifyArgs, global: &Global) -> u8 {
+pub(crate) async fn run(_: &VerifyArgs, global: &Global) -> u8 {
     let keyroll = match open(global) {
         Ok(keyroll) => keyroll,
         Err(code) => return code,

@@ -119,7 +119,8 @@ pub(super) async fn find(
                 .env_key
                 .as_ref()
                 .is_some_and(|k| k == own_key || env.derived.contains(k));
-            if !interpolated && !(edited && reads_the_file(seen, &one.service, profile)) {
+            let reached = interpolated || (edited && reads_the_file(seen, &one.service, profile));
+            if !reached {
                 found.refuse(
                     Code::Consumer,
                     format!("service {} has the value of {name} in {} from somewhere else than {}", one.service, one.place, env.path.display()),

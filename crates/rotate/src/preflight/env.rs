@@ -114,29 +114,6 @@ impl Edit {
         }
     }
 
-    /// The values to come: kept ones, or new ones from the operating system's generator.
-    pub(super) fn new_values(
-        &self,
-        profile: &Profile,
-        names: &[String],
-        back: Option<&TakesBack>,
-    ) -> Result<BTreeMap<String, Secret>, RotateError> {
-        let make = |name: &String| -> Result<(String, Secret), RotateError> {
-            let kept = back.and_then(|b| b.values.get(name)).cloned();
-            let failed = |e: keyroll_secret::FormatError| RotateError::Failed(e.to_string());
-            let value = match kept {
-                Some(value) => value,
-                None => profile.secrets[name]
-                    .format
-                    .resolve()
-                    .and_then(|f| f.generate())
-                    .map_err(failed)?,
-            };
-            Ok((name.clone(), value))
-        };
-        names.iter().map(make).collect()
-    }
-
     /// Old and new values of these secrets.
     pub(super) fn pairs(
         &self,
@@ -269,16 +246,15 @@ impl Edit {
     /// The database's role and name.
     pub(super) fn database(&self, profile: &Profile, found: &mut Findings) -> Option<DatabaseFact> {
         let spec = profile.database.as_ref()?;
-        match (self.source(&spec.role), self.source(&spec.name)) {
-            (Some(role), Some(database)) => Some(DatabaseFact { role, database }),
-            _ => {
-                found.refuse(
-                    Code::EnvFile,
-                    format!("{}: the database's role or name is not there", self.path.display()),
-                    "set database.role and database.name in the profile, as { env = \"KEY\" } or { value = \"text\" }",
-                );
-                None
-            }
+        if let (Some(role), Some(database)) = (self.source(&spec.role), self.source(&spec.name)) {
+            Some(DatabaseFact { role, database })
+        } else {
+            found.refuse(
+                Code::EnvFile,
+                format!("{}: the database's role or name is not there", self.path.display()),
+                "set database.role and database.name in the profile, as { env = \"KEY\" } or { value = \"text\" }",
+            );
+            None
         }
     }
 
@@ -300,4 +276,26 @@ impl Edit {
 /// The file's text; env files are UTF-8 once they are parsed.
 fn text_of(file: &EnvFile) -> Secret {
     Secret::new(String::from_utf8_lossy(file.as_bytes()))
+}
+
+/// The values to come: kept ones, or new ones from the operating system's generator.
+pub(super) fn new_values(
+    profile: &Profile,
+    names: &[String],
+    back: Option<&TakesBack>,
+) -> Result<BTreeMap<String, Secret>, RotateError> {
+    let make = |name: &String| -> Result<(String, Secret), RotateError> {
+        let kept = back.and_then(|b| b.values.get(name)).cloned();
+        let failed = |e: keyroll_secret::FormatError| RotateError::Failed(e.to_string());
+        let value = match kept {
+            Some(value) => value,
+            None => profile.secrets[name]
+                .format
+                .resolve()
+                .and_then(|f| f.generate())
+                .map_err(failed)?,
+        };
+        Ok((name.clone(), value))
+    };
+    names.iter().map(make).collect()
 }

@@ -100,6 +100,10 @@ impl Findings {
 }
 
 /// Looks at everything for a rotation of these names.
+#[expect(
+    clippy::too_many_lines,
+    reason = "one look after the other, in the order in which they build on one another"
+)]
 pub(crate) async fn look(
     profile: &Profile,
     operator: &Operator,
@@ -134,7 +138,7 @@ pub(crate) async fn look(
     if let Some(password) = &request.current_admin_password {
         edit.admin_in_force(profile, password);
     }
-    let values = edit.new_values(profile, &names, back.as_ref())?;
+    let values = env::new_values(profile, &names, back.as_ref())?;
     let pairs = edit.pairs(profile, &names, &values);
     let others = edit.others(profile, &names);
     let redactor = crate::world::redactor(&pairs, &others);

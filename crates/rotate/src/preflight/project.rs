@@ -68,11 +68,7 @@ pub(super) async fn discover(
     if let Some(name) = &profile.compose.project {
         projects.retain(|p| p == name);
     }
-    let files = wanted
-        .iter()
-        .map(|p| p.display().to_string())
-        .collect::<Vec<_>>()
-        .join(", ");
+    let files = listed(&wanted);
     let name = match projects.as_slice() {
         [one] => (*one).to_owned(),
         [] => {
@@ -107,7 +103,24 @@ pub(super) async fn discover(
         config_files: first.config_files.iter().map(PathBuf::from).collect(),
         env_files: first.env_files.iter().map(PathBuf::from).collect(),
     };
-    for container in &containers {
+    compare(profile, &containers, &wanted, found);
+    let cli = Cli::new(fact.clone(), socket, id.as_str(), redactor.clone());
+    Ok(Seen {
+        engine,
+        cli,
+        fact,
+        containers,
+        resolved: BTreeMap::new(),
+        stale: vec![],
+    })
+}
+
+/// The labels of the containers against one another, and against the profile.
+fn compare(profile: &Profile, containers: &[Container], wanted: &[PathBuf], found: &mut Findings) {
+    let first = &containers[0];
+    let name = &first.project;
+    let files = listed(wanted);
+    for container in containers {
         let labels = |c: &Container| {
             (
                 c.working_dir.clone(),
@@ -153,15 +166,11 @@ pub(super) async fn discover(
             "correct compose.env_files in the profile",
         );
     }
-    let cli = Cli::new(fact.clone(), socket, id.as_str(), redactor.clone());
-    Ok(Seen {
-        engine,
-        cli,
-        fact,
-        containers,
-        resolved: BTreeMap::new(),
-        stale: vec![],
-    })
+}
+
+fn listed(paths: &[PathBuf]) -> String {
+    let names: Vec<String> = paths.iter().map(|p| p.display().to_string()).collect();
+    names.join(", ")
 }
 
 /// [`discover`], and then drift and health.

@@ -156,11 +156,7 @@ fn find_in(value: &Spanned<DeValue<'_>>, keys: &[&str]) -> Option<usize> {
 }
 
 fn line_of(text: &str, offset: usize) -> usize {
-    text.as_bytes()[..offset.min(text.len())]
-        .iter()
-        .filter(|b| **b == b'\n')
-        .count()
-        + 1
+    text.get(..offset).unwrap_or(text).matches('\n').count() + 1
 }
 
 fn place(origin: &Origin, line: Option<usize>) -> String {
@@ -247,7 +243,7 @@ fn merge(under: &mut Table, over: Table) {
         match (under.get_mut(&key), value) {
             // `{ env = "A" }` over `{ value = "b" }` must not become both.
             (Some(Value::Table(below)), Value::Table(above)) if !is_source(&above) => {
-                merge(below, above)
+                merge(below, above);
             }
             (_, value) => {
                 under.insert(key, value);

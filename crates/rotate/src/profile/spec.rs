@@ -18,7 +18,7 @@ pub struct Profile {
     pub paths: PathSpec,
     /// What runs the consumers.
     pub compose: ComposeSpec,
-    /// The PostgreSQL server, if there is one.
+    /// The `PostgreSQL` server, if there is one.
     pub database: Option<DatabaseSpec>,
     /// How the panel is checked, as a user reaches it.
     pub http: Option<HttpSpec>,
@@ -78,7 +78,7 @@ fn default_socket() -> PathBuf {
     "/var/run/docker.sock".into()
 }
 
-/// A PostgreSQL server that runs as one of the services.
+/// A `PostgreSQL` server that runs as one of the services.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DatabaseSpec {

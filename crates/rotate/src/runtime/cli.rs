@@ -75,6 +75,8 @@ impl Cli {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
+            // A Ctrl-C at the terminal is for keyroll to hear; it would end compose in the middle.
+            .process_group(0)
             .kill_on_drop(true)
             .arg("compose");
         command
@@ -222,7 +224,7 @@ impl Cli {
                 None => env_files.push(path.to_owned()),
             }
         }
-        services(&*self.config(&env_files).await?)
+        services(&self.config(&env_files).await?)
     }
 
     /// An env file as compose itself reads it.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bollard::container::LogOutput;
 use bollard::exec::{CreateExecOptions, StartExecOptions, StartExecResults};
+use bollard::models::{HealthStatusEnum, RestartPolicyNameEnum};
 use bollard::query_parameters::{EventsOptions, ListContainersOptions, LogsOptions};
 use bollard::{API_DEFAULT_VERSION, Docker};
 use futures_util::StreamExt as _;
@@ -145,7 +146,6 @@ impl Engine {
                 .collect()
         };
         let state = seen.state.unwrap_or_default();
-        use bollard::models::{HealthStatusEnum, RestartPolicyNameEnum};
         let health = match state.health.and_then(|h| h.status) {
             Some(HealthStatusEnum::STARTING) => Health::Starting,
             Some(HealthStatusEnum::HEALTHY) => Health::Healthy,
@@ -267,7 +267,7 @@ impl Engine {
                 while let Some(piece) = output.next().await {
                     match piece.map_err(|e| said(&e))? {
                         LogOutput::StdErr { message } if stderr.len() < 16 * 1024 => {
-                            stderr.extend_from_slice(&message)
+                            stderr.extend_from_slice(&message);
                         }
                         LogOutput::StdOut { message } | LogOutput::Console { message } => {
                             // The sink is a file; writing in between keeps the order and holds nothing in memory.
@@ -279,7 +279,7 @@ impl Engine {
                 }
                 Ok::<Vec<u8>, String>(stderr)
             };
-            let (fed, drained) = tokio::join!(feed, drain);
+            let (taken, drained) = tokio::join!(feed, drain);
             let stderr = String::from_utf8_lossy(&drained?).trim().to_owned();
             let exit_code = self
                 .docker
@@ -289,7 +289,7 @@ impl Engine {
                 .exit_code
                 .unwrap_or(-1);
             if exit_code == 0 {
-                fed?;
+                taken?;
             }
             Ok(Done { exit_code, stderr })
         };

@@ -43,7 +43,7 @@ impl Backup {
             .collect()
     }
 
-    /// Runs a PostgreSQL program beside the server, its output into a part of the backup.
+    /// Runs a `PostgreSQL` program beside the server, its output into a part of the backup.
     async fn program(
         &self,
         program: &str,

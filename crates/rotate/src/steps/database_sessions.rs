@@ -1,4 +1,4 @@
-//! Step: database sessions that were opened with the old password are ended. PostgreSQL keeps them open for ever otherwise.
+//! Step: database sessions that were opened with the old password are ended. `PostgreSQL` keeps them open for ever otherwise.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +23,7 @@ pub(crate) struct DatabaseSessions {
 
 impl DatabaseSessions {
     /// When the password was changed, by the server's clock, as the step that changed it recorded.
-    fn changed_at(&self, cx: &StepCx) -> Result<ServerTime, String> {
+    fn changed_at(cx: &StepCx) -> Result<ServerTime, String> {
         let records = cx
             .writer()
             .records(cx.rotation())
@@ -61,7 +61,7 @@ impl Step for DatabaseSessions {
     ) -> BoxFuture<'a, Result<Receipt, ActError>> {
         Box::pin(async move {
             let not_applied = |e: String| ActError::NotApplied(self.world.clean(&e));
-            let changed_at = self.changed_at(cx).map_err(not_applied)?;
+            let changed_at = Self::changed_at(cx).map_err(not_applied)?;
             let session = self
                 .world
                 .database_session(cx.rotation())
@@ -86,7 +86,7 @@ impl Step for DatabaseSessions {
     ) -> BoxFuture<'a, Result<Evidence, ConfirmError>> {
         Box::pin(async move {
             let unknown = |e: String| ConfirmError::Unknown(self.world.clean(&e));
-            let changed_at = self.changed_at(cx).map_err(unknown)?;
+            let changed_at = Self::changed_at(cx).map_err(unknown)?;
             let session = self
                 .world
                 .database_session(cx.rotation())

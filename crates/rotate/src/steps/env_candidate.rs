@@ -44,10 +44,7 @@ pub(crate) async fn stage(world: &World, cx: &StepCx) -> Result<Staged, String> 
         world.cli.read_env(&fact.path),
         world.cli.read_env(&candidate)
     );
-    let (old, new) = (
-        old.map_err(|e| e.to_string())?,
-        new.map_err(|e| e.to_string())?,
-    );
+    let (old, new) = (old.map_err(|e| e.clone())?, new.map_err(|e| e.clone())?);
     let keys: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
     let differ: BTreeSet<&str> = keys
         .into_iter()
