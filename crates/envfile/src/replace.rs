@@ -196,9 +196,11 @@ impl Staged {
             }
         }
         self.renamed = true;
-        rustix::fs::fsync(&self.target.dir).map_err(|e| ReplaceError::NotDurable {
-            path: self.target.path.clone(),
-            source: e.into(),
+        rustix::io::retry_on_intr(|| rustix::fs::fsync(&self.target.dir)).map_err(|e| {
+            ReplaceError::NotDurable {
+                path: self.target.path.clone(),
+                source: e.into(),
+            }
         })
     }
 
@@ -413,10 +415,8 @@ impl Target {
 
     fn is_as_it_was(&self) -> Result<bool, ReplaceError> {
         match rustix::fs::statat(&self.dir, &self.name, AtFlags::SYMLINK_NOFOLLOW) {
+            // Every write, change of mode and rename moves the change time, which nobody can set back.
             Ok(now) => Ok(same_file(&self.stat, &now)
-                && now.st_size == self.stat.st_size
-                && (now.st_mtime, now.st_mtime_nsec)
-                    == (self.stat.st_mtime, self.stat.st_mtime_nsec)
                 && (now.st_ctime, now.st_ctime_nsec)
                     == (self.stat.st_ctime, self.stat.st_ctime_nsec)),
             Err(Errno::NOENT) => Ok(false),

@@ -57,3 +57,46 @@ pub(crate) fn first_surprise(
         (!as_meant).then_some(before.dialect)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use keyroll_secret::Secret;
+
+    fn surprise(before: &str, after: &str) -> Option<Dialect> {
+        let readers = Readers::only(Dialect::ComposeGo).and(Dialect::NodeDotenv);
+        first_surprise(
+            &views(&readers, before),
+            &views(&readers, after),
+            "P",
+            |_| Some(Reading::Value(Secret::new("new"))),
+        )
+    }
+
+    #[test]
+    fn an_edit_that_does_what_was_meant_is_no_surprise() {
+        assert_eq!(surprise("A=1\nP=old\n", "A=1\nP=new\n"), None);
+    }
+
+    #[test]
+    fn a_change_anywhere_else_is_one() {
+        for after in [
+            "A=2\nP=new\n",
+            "A=1\nP=new\nB=1\n",
+            "P=new\n",
+            "A=1\nP=old\n",
+            "A=1\nP!=new\n",
+        ] {
+            assert_eq!(
+                surprise("A=1\nP=old\n", after),
+                Some(Dialect::ComposeGo),
+                "{after}"
+            );
+        }
+        assert_eq!(
+            surprise("A=1\nP=old\n", "A=1 #\nP=new#\n"),
+            Some(Dialect::ComposeGo)
+        );
+        assert_eq!(surprise("A=1\nP=old\n", "A=1\nP=new\nA: 1\n"), None);
+    }
+}

@@ -329,6 +329,30 @@ fn values_with_references_are_no_copies_of_anything() {
 }
 
 #[test]
+fn a_dollar_sign_beside_references_is_never_taken_for_part_of_a_value() {
+    // The password in force there is `a$bcdef123456`: compose halves the dollar signs.
+    let doubled = file("K=x://u:a$$bcdef123456@${HOST}\n");
+    let found = doubled.find_embedded(&Secret::new("a$$bcdef123456"), &Scope::default());
+    assert_eq!((found.derived.len(), found.unknown.len()), (0, 1));
+    // The new value would become a reference.
+    let mut edited = file("K=host=${HOST} password=oldPassword123\n");
+    let found = edited.replace_embedded(
+        &Secret::new("oldPassword123"),
+        &Secret::new("new$HOME"),
+        &Scope::default(),
+    );
+    assert_eq!((found.derived.len(), found.unknown.len()), (0, 1));
+    assert_eq!(text(&edited), "K=host=${HOST} password=oldPassword123\n");
+}
+
+#[test]
+fn a_user_name_that_equals_a_weak_password_is_no_credential() {
+    let found = file("K=postgres://postgres@db/x\n")
+        .find_embedded(&Secret::new("postgres"), &Scope::default());
+    assert_eq!((found.derived.len(), found.unknown.len()), (0, 0));
+}
+
+#[test]
 fn exchanging_old_and_new_takes_a_rewrite_back() {
     let before = "U='x://u:oldPassword123@h'\r\nC=oldPassword123\r\n";
     let mut edited = file(before);

@@ -436,4 +436,12 @@ pub(crate) const CASES: &[Case] = &[
         node: Some(&[("A", Is("a\\b\\n"))]),
         raw: Some(&[("A", Is("a\\b\\n"))]),
     },
+    Case {
+        name: "a backslash at the end, unquoted",
+        text: "A=a\\\nB=2\n",
+        compose: Some(&[("A", Is("a\\")), ("B", Is("2"))]),
+        python: Some(&[("A", Is("a\\")), ("B", Is("2"))]),
+        node: Some(&[("A", Is("a\\")), ("B", Is("2"))]),
+        raw: Some(&[("A", Is("a\\")), ("B", Is("2"))]),
+    },
 ];

@@ -5,14 +5,6 @@ use super::Expect::{Bare, Is, Refers};
 
 pub(crate) const CASES: &[Case] = &[
     Case {
-        name: "a backslash at the end, unquoted",
-        text: "A=a\\\nB=2\n",
-        compose: Some(&[("A", Is("a\\")), ("B", Is("2"))]),
-        python: Some(&[("A", Is("a\\")), ("B", Is("2"))]),
-        node: Some(&[("A", Is("a\\")), ("B", Is("2"))]),
-        raw: Some(&[("A", Is("a\\")), ("B", Is("2"))]),
-    },
-    Case {
         name: "a backslash at the end of single quotes",
         text: "A='a\\'\nB=2\n",
         compose: None,
@@ -217,6 +209,22 @@ pub(crate) const CASES: &[Case] = &[
         python: Some(&[("A", Refers("${B:-${C}}"))]),
         node: Some(&[("A", Is("${B:-${C}}"))]),
         raw: Some(&[("A", Is("${B:-${C}}"))]),
+    },
+    Case {
+        name: "a bad reference inside a default",
+        text: "A=1\nB=${C:-${}}\n",
+        compose: None,
+        python: Some(&[("A", Is("1")), ("B", Refers("${C:-${}}"))]),
+        node: Some(&[("A", Is("1")), ("B", Is("${C:-${}}"))]),
+        raw: Some(&[("A", Is("1")), ("B", Is("${C:-${}}"))]),
+    },
+    Case {
+        name: "a reference with an alternative",
+        text: "A=${B:+x}y\n",
+        compose: Some(&[("A", Refers("${B:+x}y"))]),
+        python: Some(&[("A", Is("${B:+x}y"))]),
+        node: Some(&[("A", Is("${B:+x}y"))]),
+        raw: Some(&[("A", Is("${B:+x}y"))]),
     },
     Case {
         name: "a reference in double quotes",
