@@ -54,6 +54,8 @@ pub(crate) struct About {
     pub reason: Reason,
     /// What preflight found and was told to accept.
     pub accepted: Vec<String>,
+    /// Whether the application's own checks failed before the rotation, which went on all the same.
+    pub panel_sick: bool,
     /// The completed rotation that this one takes back.
     pub takes_back: Option<RotationId>,
     /// Whether images are built before containers are recreated.
@@ -140,6 +142,10 @@ pub(crate) struct ServiceFact {
     pub container: String,
     /// The image id that ran.
     pub image: String,
+    /// The reference by which its files name the image.
+    pub image_ref: String,
+    /// Why it was not well before the rotation, which went on all the same.
+    pub sick: Option<String>,
     /// What becomes of it.
     pub fate: Fate,
 }

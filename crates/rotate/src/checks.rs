@@ -23,7 +23,17 @@ impl World {
             self.prove_database(set),
             self.prove_containers(set)
         );
-        Ok([application?, database?, containers?].concat())
+        let application = match application {
+            // What could not be shown before cannot be asked for after; the database and the containers still are.
+            Err(finding) if self.about.panel_sick => {
+                vec![format!(
+                    "not shown: the application was not well before the rotation, and is not now: {}",
+                    self.clean(&finding.to_string())
+                )]
+            }
+            other => other?,
+        };
+        Ok([application, database?, containers?].concat())
     }
 
     async fn prove_database(&self, set: Set) -> Result<Seen, Finding> {

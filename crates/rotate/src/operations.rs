@@ -70,15 +70,22 @@ impl Keyroll {
         &self.profile
     }
 
+    /// keyroll's own identity, made at first use. Where something was sealed already, a missing one is not made anew: the
+    /// new one would open nothing.
     fn identity(&self) -> Result<Identity, RotateError> {
-        Identity::load_or_create(&self.profile.paths.identity).map_err(|e| {
-            Refusal::new(
-                Code::State,
-                e.to_string(),
-                "mend the identity file, or restore it from your copy",
-            )
-            .into()
-        })
+        let path = &self.profile.paths.identity;
+        let next =
+            "restore it from your copy; without it neither sealed values nor backups can be opened";
+        let state = &self.profile.paths.state;
+        if !path.exists()
+            && Journal::exists(state)
+            && !Journal::open(state)?.rotations()?.is_empty()
+        {
+            let what = format!("{}: keyroll's identity is missing", path.display());
+            return Err(Refusal::new(Code::State, what, next).into());
+        }
+        Identity::load_or_create(path)
+            .map_err(|e| Refusal::new(Code::State, e.to_string(), next).into())
     }
 
     /// Journal and lock, with nothing unfinished in the way.
@@ -283,8 +290,15 @@ impl Keyroll {
             .map(Some)
     }
 
-    /// Checks the running stack as a consumer would, with the values that should be in force. Changes nothing.
+    /// Checks the running stack as a consumer would, with the values that should be in force. Changes nothing. Refused
+    /// in the middle of a rotation: nobody can say then which values these are.
     pub async fn verify(&self, progress: &dyn Progress) -> Result<VerifyReport, RotateError> {
+        let state = &self.profile.paths.state;
+        if Journal::exists(state)
+            && let Some(rotation) = Journal::open(state)?.unfinished()?
+        {
+            return Err(unfinished(rotation.id.as_str()).into());
+        }
         let identity = self.identity()?;
         let world = preflight::bystander(&self.profile, &self.operator, identity, progress).await?;
         let clean = |text: &str| world.clean(text);
@@ -557,16 +571,20 @@ fn secret_status(journal: Option<&Journal>, name: &str) -> Result<SecretStatus, 
     // A value that keyroll only met has never been rotated by it: it was stored as current by the rotation that replaced it.
     let rotated = current.filter(|v| v.changed_at != v.made_at);
     let now = Timestamp::now();
+    // The value that was met first, and one more for each rotation that ended Completed.
+    let mut completed = 0;
+    for rotation in journal
+        .map(Journal::rotations)
+        .transpose()?
+        .unwrap_or_default()
+    {
+        let about = about_of(&rotation)?;
+        let rotated = about.secrets.iter().any(|s| s.name == name);
+        completed += usize::from(rotated && rotation.ending == Some(Ending::Completed));
+    }
     Ok(SecretStatus {
         name: name.to_owned(),
-        version: versions
-            .iter()
-            .filter(|v| v.changed_at != v.made_at && v.state == VersionState::Current)
-            .count()
-            + versions
-                .iter()
-                .filter(|v| v.state == VersionState::Retired)
-                .count(),
+        version: completed + usize::from(current.is_some()),
         fingerprint: current.map(|v| v.fingerprint.clone()),
         rotated_at: rotated.map(|v| v.changed_at),
         age_days: rotated.map(|v| now.duration_since(v.changed_at).as_hours() / 24),

@@ -1,7 +1,7 @@
 //! What comes before going on with a rotation that another process began.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use keyroll_journal::RotationId;
 use keyroll_providers::postgres::ApplicationName;
@@ -46,21 +46,30 @@ pub(crate) fn world(
     })
 }
 
-/// Ends what the killed run left: its children, its commands in containers, its database sessions.
+/// Ends what the killed run left: its children, its commands in containers, its database sessions, and the file with the new
+/// values that it had not yet renamed into place.
 pub(crate) async fn end_orphans(
     world: &World,
     id: &RotationId,
     progress: &dyn Progress,
 ) -> Result<(), String> {
-    let left = orphans::find(id.as_str());
-    if !left.is_empty() {
+    // Again until there are none: one may have started another just before it ended.
+    let begun = Instant::now();
+    loop {
+        let left = orphans::find(id.as_str());
+        if left.is_empty() {
+            break;
+        }
         let names: Vec<&str> = left.iter().map(|o| o.name.as_str()).collect();
-        progress.looking(&format!(
-            "ending what the killed run left: {}",
-            names.join(", ")
-        ));
+        let names = names.join(", ");
+        if begun.elapsed() > 2 * LIMIT {
+            return Err(format!("the killed run's processes go on: {names}"));
+        }
+        progress.looking(&format!("ending what the killed run left: {names}"));
         orphans::end(&left, LIMIT).await?;
     }
+    // A step that goes on writes a file of its own.
+    keyroll_envfile::remove_leftovers(&world.about.env_file.path).map_err(|e| e.to_string())?;
     if world.about.database.is_some()
         && let Ok(session) = world.database_session(id).await
     {

@@ -21,36 +21,46 @@ const UP: Duration = Duration::from_secs(300);
 const LINES: usize = 200;
 
 impl World {
-    /// Makes these services' containers anew, and checks that nothing else was made and no image was swapped.
-    pub(crate) async fn recreate(&self, services: &[String]) -> Result<(), String> {
+    /// Makes these services' containers anew, and checks that nothing else was made.
+    pub(crate) async fn recreate(&self, services: &[String], build: bool) -> Result<(), String> {
         if services.is_empty() {
             return Ok(());
         }
-        let before = self.engine.volumes_and_networks().await?;
-        self.cli.up(services, self.about.build, UP).await?;
-        let after = self.engine.volumes_and_networks().await?;
-        if let Some(new) = after.iter().find(|name| !before.contains(name)) {
-            return Err(format!(
+        let project = &self.about.project.name;
+        let before = self.engine.volumes_and_networks(project).await?;
+        self.cli.up(services, build, UP).await?;
+        let after = self.engine.volumes_and_networks(project).await?;
+        match after.iter().find(|name| !before.contains(name)) {
+            Some(new) => Err(format!(
                 "recreating the containers made {new}: they may run beside the old data, not on it"
-            ));
+            )),
+            None => Ok(()),
         }
-        if self.about.build {
-            return Ok(());
-        }
-        for container in self.containers().await.map_err(|e| e.to_string())? {
-            let ran = self
-                .about
-                .services
-                .get(&container.service)
-                .map(|s| s.image.as_str());
-            if services.contains(&container.service)
-                && ran.is_some_and(|image| image != container.image_id)
-            {
-                return Err(format!(
-                    "{} now runs another image than before: its tag was moved meanwhile",
-                    container.name
-                ));
+    }
+
+    /// Image references of these services that no longer mean the image that ran: reference, and the id that ran.
+    pub(crate) async fn moved_images(
+        &self,
+        services: &[String],
+    ) -> Result<Vec<(String, String)>, String> {
+        let mut moved = vec![];
+        for fact in services.iter().filter_map(|s| self.about.services.get(s)) {
+            let is_it = self
+                .engine
+                .image_id(&fact.image_ref)
+                .await
+                .is_ok_and(|id| id == fact.image);
+            if !is_it && !fact.image_ref.starts_with("sha256:") {
+                moved.push((fact.image_ref.clone(), fact.image.clone()));
             }
+        }
+        Ok(moved)
+    }
+
+    /// Makes moved references mean the images that ran again, so that going back returns the images too.
+    pub(crate) async fn pin_images(&self, services: &[String]) -> Result<(), String> {
+        for (reference, image) in self.moved_images(services).await? {
+            self.engine.tag(&image, &reference).await?;
         }
         Ok(())
     }
@@ -115,10 +125,26 @@ impl World {
     pub(crate) async fn prove_containers(&self, set: Set) -> Result<Seen, Finding> {
         let containers = self.containers().await?;
         let mut places = 0;
-        for container in &containers {
-            let fate = self.about.services.get(&container.service).map(|s| s.fate);
-            if fate != Some(Fate::Recreated) {
-                continue;
+        for service in self.about.services_with(Fate::Recreated) {
+            let mut own = containers.iter().filter(|c| c.service == service);
+            // While compose makes one anew there are two, or none.
+            let (Some(container), None) = (own.next(), own.next()) else {
+                return Err(Finding::Wrong(format!(
+                    "service {service} does not have exactly one container"
+                )));
+            };
+            let ran = self
+                .about
+                .services
+                .get(&container.service)
+                .map(|s| &s.image);
+            if ran.is_some_and(|image| *image != container.image_id)
+                && !(self.about.build && set == Set::New)
+            {
+                return Err(Finding::Wrong(format!(
+                    "{} runs another image than before",
+                    container.name
+                )));
             }
             for fact in &self.about.secrets {
                 let pair = &self.pairs[&fact.name];

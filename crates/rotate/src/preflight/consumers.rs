@@ -235,7 +235,13 @@ pub(super) fn fates(
     let fact = |c: &crate::runtime::Container| ServiceFact {
         container: c.id.clone(),
         image: c.image_id.clone(),
+        image_ref: seen
+            .resolved
+            .get(&c.service)
+            .and_then(|s| s.image.clone())
+            .unwrap_or_else(|| c.image_ref.clone()),
         fate: fate(c),
+        sick: super::project::why_sick(c),
     };
     seen.containers
         .iter()

@@ -67,6 +67,10 @@ impl Findings {
         self.notes.push(what.into());
     }
 
+    fn has(&self, code: Code) -> bool {
+        self.refusals.iter().any(|r| r.code == code)
+    }
+
     /// Stops where something later would build on what was not found.
     fn stop(&mut self) -> Result<(), RotateError> {
         if self.refusals.is_empty() {
@@ -178,6 +182,7 @@ pub(crate) async fn look(
         operator: operator.clone(),
         reason: request.reason,
         accepted: vec![],
+        panel_sick: false,
         takes_back: back.map(|b| b.rotation),
         build: request.build,
         secrets,
@@ -201,6 +206,7 @@ pub(crate) async fn look(
     .await;
     about.database_bytes = health.database_bytes;
     let room = health::room(profile, &about, &mut found);
+    about.panel_sick = found.has(Code::Panel);
     about.accepted = found.settle(request, &redactor)?;
 
     let mut keep = edit.keep();
@@ -263,6 +269,7 @@ pub(crate) async fn bystander(
         operator: operator.clone(),
         reason: Reason::Scheduled,
         accepted: vec![],
+        panel_sick: false,
         takes_back: None,
         build: false,
         secrets: vec![],

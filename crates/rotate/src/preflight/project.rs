@@ -283,19 +283,28 @@ pub(super) fn is_done(container: &Container) -> bool {
         && !container.restarts
 }
 
+/// Why a container is not well, if it is not.
+pub(super) fn why_sick(container: &Container) -> Option<String> {
+    match (container.running, container.health) {
+        (false, _) if is_done(container) => None,
+        (false, _) => Some(format!(
+            "is {} (exit code {})",
+            container.state, container.exit_code
+        )),
+        (true, Health::None | Health::Healthy) => None,
+        (true, Health::Starting) => Some("is still starting".to_owned()),
+        (true, Health::Unhealthy) => Some("is unhealthy".to_owned()),
+    }
+}
+
 fn sickness(seen: &Seen, found: &mut Findings) {
     for container in &seen.containers {
-        let why = match (container.running, container.health) {
-            (false, _) if is_done(container) => continue,
-            (false, _) => format!("is {} (exit code {})", container.state, container.exit_code),
-            (true, Health::None | Health::Healthy) => continue,
-            (true, Health::Starting) => "is still starting".to_owned(),
-            (true, Health::Unhealthy) => "is unhealthy".to_owned(),
-        };
-        found.refuse(
-            Code::Sick,
-            format!("{} {why}", container.name),
-            "mend the stack first; for an incident there is --reason incident --force-unhealthy",
-        );
+        if let Some(why) = why_sick(container) {
+            found.refuse(
+                Code::Sick,
+                format!("{} {why}", container.name),
+                "mend the stack first; for an incident there is --reason incident --force-unhealthy",
+            );
+        }
     }
 }

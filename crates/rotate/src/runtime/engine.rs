@@ -9,11 +9,16 @@ use std::time::Duration;
 use bollard::container::LogOutput;
 use bollard::exec::{CreateExecOptions, StartExecOptions, StartExecResults};
 use bollard::models::{HealthStatusEnum, RestartPolicyNameEnum};
-use bollard::query_parameters::{EventsOptions, ListContainersOptions, LogsOptions};
+use bollard::query_parameters::{
+    EventsOptions, ListContainersOptions, ListNetworksOptions, ListVolumesOptions, LogsOptions,
+    TagImageOptions,
+};
 use bollard::{API_DEFAULT_VERSION, Docker};
 use futures_util::StreamExt as _;
 use keyroll_secret::Secret;
 use tokio::io::AsyncWriteExt as _;
+
+use super::orphans;
 
 const LABEL: &str = "com.docker.compose";
 
@@ -213,6 +218,25 @@ impl Engine {
             .ok_or_else(|| format!("image {reference} has no id"))
     }
 
+    /// Makes an image reference mean this image again.
+    pub(crate) async fn tag(&self, image_id: &str, reference: &str) -> Result<(), String> {
+        // A colon after the last slash starts the tag; one before it is a registry's port.
+        let split = reference
+            .rfind(':')
+            .filter(|colon| reference.rfind('/').is_none_or(|slash| slash < *colon));
+        let (repo, tag) = split.map_or((reference, "latest"), |colon| {
+            (&reference[..colon], &reference[colon + 1..])
+        });
+        let options = TagImageOptions {
+            repo: Some(repo.to_owned()),
+            tag: Some(tag.to_owned()),
+        };
+        self.docker
+            .tag_image(image_id, Some(options))
+            .await
+            .map_err(|e| said(&e))
+    }
+
     /// Runs a command in a container. Its standard output goes to `sink`; `input` is written to it and closed.
     pub(crate) async fn exec(
         &self,
@@ -293,13 +317,20 @@ impl Engine {
             }
             Ok(Done { exit_code, stderr })
         };
-        match tokio::time::timeout(limit, work).await {
-            Ok(done) => done,
-            Err(_) => Err(format!(
-                "`{}` did not end within {} s",
+        if let Ok(done) = tokio::time::timeout(limit, work).await {
+            done
+        } else {
+            // The client is gone, the command in the container is not: it must not act later.
+            let left: Vec<_> = orphans::find(&self.mark)
+                .into_iter()
+                .filter(orphans::Orphan::in_container)
+                .collect();
+            orphans::end(&left, Duration::from_secs(10)).await?;
+            Err(format!(
+                "`{}` did not end within {} s, and was ended",
                 command.join(" "),
                 limit.as_secs()
-            )),
+            ))
         }
     }
 
@@ -341,16 +372,24 @@ impl Engine {
         Ok(text.lines().map(str::to_owned).collect())
     }
 
-    /// The names of all volumes and networks, to show that none was made.
-    pub(crate) async fn volumes_and_networks(&self) -> Result<Vec<String>, String> {
+    /// The names of the project's volumes and networks, to show that none was made. Other projects make theirs meanwhile.
+    pub(crate) async fn volumes_and_networks(&self, project: &str) -> Result<Vec<String>, String> {
+        let filters = HashMap::from([(
+            "label".to_owned(),
+            vec![format!("{LABEL}.project={project}")],
+        )]);
         let volumes = self
             .docker
-            .list_volumes(None::<bollard::query_parameters::ListVolumesOptions>)
+            .list_volumes(Some(ListVolumesOptions {
+                filters: Some(filters.clone()),
+            }))
             .await
             .map_err(|e| said(&e))?;
         let networks = self
             .docker
-            .list_networks(None::<bollard::query_parameters::ListNetworksOptions>)
+            .list_networks(Some(ListNetworksOptions {
+                filters: Some(filters),
+            }))
             .await
             .map_err(|e| said(&e))?;
         let volumes = volumes

@@ -17,6 +17,14 @@ pub(crate) struct Orphan {
     pub(crate) name: String,
 }
 
+impl Orphan {
+    /// Whether it runs in another process namespace than this process: in a container.
+    pub(crate) fn in_container(&self) -> bool {
+        let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+        namespace(&self.pid.to_string()) != namespace("self")
+    }
+}
+
 fn start_time(pid: i32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name is in parentheses and may hold spaces; field 22 counts from the first.

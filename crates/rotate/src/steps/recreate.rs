@@ -50,14 +50,23 @@ impl Recreate {
     async fn up(&self) -> Result<(), ActError> {
         let world = &self.world;
         world
-            .recreate(&self.targets())
+            .recreate(&self.targets(), self.world.about.build)
             .await
             .map_err(|e| ActError::Indeterminate(world.clean(&e)))
     }
 
     async fn healthy(&self) -> Result<(), Finding> {
         let limit = Duration::from_secs(self.world.about.profile.limits.healthy_seconds);
-        self.world.wait_healthy(&self.targets(), limit).await
+        // One that was not well before, and was rotated all the same, is not waited for.
+        let sick = |s: &String| {
+            self.world
+                .about
+                .services
+                .get(s)
+                .is_some_and(|f| f.sick.is_some())
+        };
+        let targets: Vec<String> = self.targets().into_iter().filter(|s| !sick(s)).collect();
+        self.world.wait_healthy(&targets, limit).await
     }
 
     async fn back(&self, cx: &StepCx) -> Result<Evidence, Finding> {
@@ -67,8 +76,13 @@ impl Recreate {
             return Ok(Evidence::new("the containers run the old values"));
         }
         cx.fence().map_err(|e| Finding::Unknown(e.to_string()))?;
+        let targets = self.targets();
         self.world
-            .recreate(&self.targets())
+            .pin_images(&targets)
+            .await
+            .map_err(Finding::Unknown)?;
+        self.world
+            .recreate(&targets, false)
             .await
             .map_err(Finding::Unknown)?;
         self.healthy().await?;
@@ -115,6 +129,19 @@ impl Step for Recreate {
                 return Err(not_applied(format!(
                     "compose would now also change {}: a file was edited since preflight",
                     surprises.join(", ")
+                )));
+            }
+            let targets = self.targets();
+            if !self.world.about.build
+                && let Some((reference, _)) = self
+                    .world
+                    .moved_images(&targets)
+                    .await
+                    .map_err(not_applied)?
+                    .first()
+            {
+                return Err(not_applied(format!(
+                    "the image {reference} was moved to another one since preflight"
                 )));
             }
             cx.fence()?;
