@@ -153,6 +153,15 @@ impl Speaker {
     }
 }
 
+impl Drop for Speaker {
+    /// What still spins would be drawn over what is said next.
+    fn drop(&mut self) {
+        for running in self.lock().drain(..) {
+            running.bar.finish_and_clear();
+        }
+    }
+}
+
 /// At most `width` characters, on one line.
 pub(crate) fn shortened(text: &str, width: usize) -> String {
     let text = text.replace('\n', " ");
@@ -178,12 +187,17 @@ impl Progress for Speaker {
         }
     }
 
-    fn begun(&self, rotation: &RotationId) {
+    fn looked(&self) {
         self.end(
             "preflight",
             true,
             "the stack is well, and is what the files say",
         );
+    }
+
+    fn begun(&self, rotation: &RotationId) {
+        // A resumed rotation looks for what a killed run left, and has no preflight.
+        self.end("preflight", true, "nothing is left of the run before");
         self.line(&format!("rotation {rotation}"));
     }
 

@@ -222,6 +222,7 @@ impl Keyroll {
         approve: &(dyn Fn(&PlanReport) -> bool + Sync),
         control: &Control,
     ) -> Result<Outcome, RotateError> {
+        progress.looked();
         if !approve(&ready.report) {
             return Err(RotateError::NotConfirmed);
         }
@@ -271,7 +272,6 @@ impl Keyroll {
             .map_err(RotateError::Failed)?;
         let mut writer = journal.take_over(&lock)?;
         control.arm(&mut writer);
-        progress.begun(&rotation.id);
         let world = recovery::world(about, identity, pairs, others, &rotation.id)
             .map_err(RotateError::Failed)?;
         // What the killed one started must be gone before anything is looked at: it could still change what is seen.
@@ -281,6 +281,7 @@ impl Keyroll {
                 rotation: rotation.id.clone(),
                 reason,
             })?;
+        progress.begun(&rotation.id);
         let resumed = Event::Resumed {
             by: self.operator.to_string(),
         };

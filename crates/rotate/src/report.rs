@@ -13,6 +13,8 @@ use crate::profile::SecretKind;
 pub trait Progress: Send + Sync {
     /// Preflight looks at this now.
     fn looking(&self, _at: &str) {}
+    /// Preflight is over, and found nothing to stop for.
+    fn looked(&self) {}
     /// A rotation has begun.
     fn begun(&self, _rotation: &RotationId) {}
     /// A journal event was committed.

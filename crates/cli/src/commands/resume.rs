@@ -18,7 +18,9 @@ pub(crate) async fn run(_: &ResumeArgs, global: &Global) -> u8 {
         Err(code) => return code,
     };
     let speaker = Speaker::new(mode(global));
-    match keyroll.resume(&speaker, &control()).await {
+    let result = keyroll.resume(&speaker, &control()).await;
+    drop(speaker);
+    match result {
         Ok(Some(outcome)) => finish(&outcome, global),
         Ok(None) => {
             if global.json {

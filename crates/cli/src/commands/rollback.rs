@@ -34,10 +34,11 @@ pub(crate) async fn run(args: &RollbackArgs, global: &Global) -> u8 {
     };
     let speaker = Speaker::new(mode(global));
     let rotation = RotationId::from_text(&args.rotation);
-    match keyroll
+    let result = keyroll
         .rollback(&rotation, &request, &speaker, &approve, &control())
-        .await
-    {
+        .await;
+    drop(speaker);
+    match result {
         Ok(outcome) => finish(&outcome, global),
         Err(error) => fail(&error, global),
     }

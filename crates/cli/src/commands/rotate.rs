@@ -90,10 +90,11 @@ pub(crate) async fn run(args: &RotateArgs, global: &Global) -> u8 {
         Err(code) => return code,
     };
     let speaker = Speaker::new(mode(global));
-    match keyroll
+    let result = keyroll
         .rotate(&request, &speaker, &approve, &control())
-        .await
-    {
+        .await;
+    drop(speaker);
+    match result {
         Ok(outcome) => finish(&outcome, global),
         Err(error) => fail(&error, global),
     }
