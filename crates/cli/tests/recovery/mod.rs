@@ -97,9 +97,7 @@ impl Bench {
 
     /// Runs a command with the fault hook set to `at`, such as `before:7`.
     pub(crate) async fn run_killed(&self, command: &[&str], at: &str) -> Run {
-        let hooked = Keyroll::new(&self.binary)
-            .unwrap()
-            .env("KEYROLL_KILL", at);
+        let hooked = Keyroll::new(&self.binary).unwrap().env("KEYROLL_KILL", at);
         hooked.run(self.arguments(command)).await.unwrap()
     }
 
@@ -137,7 +135,10 @@ impl Bench {
         );
         let after = self.held();
         if resumed.code == Some(ROLLED_BACK) {
-            assert!(after.same(before), "{what}: rolled back to another env file");
+            assert!(
+                after.same(before),
+                "{what}: rolled back to another env file"
+            );
         } else if unfinished.is_some() {
             assert!(!after.same(before), "{what}: completed with the old file");
         }
@@ -258,10 +259,7 @@ impl Bench {
             "{what}: containers"
         );
         for (service, pairs) in [
-            (
-                "api",
-                &SECRETS.map(|s| (s, s))[..],
-            ),
+            ("api", &SECRETS.map(|s| (s, s))[..]),
             ("worker", &[("PGPASSWORD", "POSTGRES_PASSWORD")]),
         ] {
             let container = containers.iter().find(|c| c.service == service).unwrap();
@@ -316,7 +314,10 @@ pub(crate) fn marked(rotation: &str) -> Vec<String> {
         .into_iter()
         .map(|(pid, _)| {
             let cmdline = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            format!("{pid} {}", String::from_utf8_lossy(&cmdline).replace('\0', " "))
+            format!(
+                "{pid} {}",
+                String::from_utf8_lossy(&cmdline).replace('\0', " ")
+            )
         })
         .collect()
 }
