@@ -47,7 +47,7 @@ async fn kill_forward(moment: &str, first: u64, step: u64) {
     assert_eq!(resumed[1], 0, "a crash alone is no failure");
 }
 
-/// Every second commit in a plain run, all of them in a full one.
+/// Every second commit in a plain run, so that each is met from one side; all of them from both in a full one.
 fn stride() -> u64 {
     if full_wanted() { 1 } else { 2 }
 }
@@ -65,5 +65,93 @@ async fn killed_right_after_a_record_of_the_journal_a_rotation_resumes_to_the_ne
     if !containers_wanted() {
         return;
     }
-    kill_forward("after", 1, stride()).await;
+    kill_forward("after", stride(), stride()).await;
+}
+
+#[tokio::test]
+async fn killed_around_a_record_of_a_rotation_that_goes_back_it_resumes_to_the_old_set() {
+    if !containers_wanted() {
+        return;
+    }
+    let bench = Bench::start(StackOptions::new()).await;
+    let seed = bench.stack.fault("seed-exit1");
+    let (mut turned_back, mut went_on) = (0, 0);
+    let full = full_wanted();
+    // The seed fails after the thirtieth commit or so.
+    let mut number = if full { 1 } else { 25 };
+    loop {
+        assert!(number < TOO_MANY, "the end was never reached");
+        let moments: &[&str] = match (full, number % 2) {
+            (true, _) => &["before", "after"],
+            (false, 0) => &["before"],
+            (false, _) => &["after"],
+        };
+        let mut ended = false;
+        for moment in moments {
+            let before = bench.held();
+            seed.set();
+            let at = format!("{moment}:{number}");
+            let killed = bench.run_killed(&ROTATE, &at).await;
+            if killed.signal != KILLED {
+                assert_eq!(killed.code, Some(ROLLED_BACK), "{at}: {killed:?}");
+                ended = true;
+                break;
+            }
+            // What has turned back goes back although the reason is gone; what has not meets the reason again.
+            if killed.stderr.contains("going back") {
+                seed.clear();
+                turned_back += 1;
+            } else {
+                went_on += 1;
+            }
+            let recovered = bench.recover(&before, &at).await;
+            if recovered.unfinished.is_some() {
+                assert_eq!(
+                    recovered.resumed.code,
+                    Some(ROLLED_BACK),
+                    "{at}: {:?}",
+                    recovered.resumed
+                );
+            }
+        }
+        if ended {
+            break;
+        }
+        number += 1;
+    }
+    println!("{number} commits; killed {turned_back} times while it went back, {went_on} before");
+    assert!(turned_back > 5, "it was never killed while it went back");
+}
+
+#[tokio::test]
+async fn a_rotation_that_is_killed_again_whenever_it_resumes_still_ends_completed() {
+    if !containers_wanted() {
+        return;
+    }
+    let bench = Bench::start(StackOptions::new()).await;
+    let before = bench.held();
+    let killed = bench.run_killed(&ROTATE, "after:3").await;
+    assert_eq!(killed.signal, KILLED, "{killed:?}");
+    let rotation = bench.unfinished().await.expect("a rotation")["rotation"].clone();
+    let mut kills = 1;
+    // Each gets a little further than the one before.
+    for number in (2..TOO_MANY).step_by(3) {
+        let at = format!("before:{number}");
+        let again = bench.run_killed(&["resume"], &at).await;
+        if again.signal != KILLED {
+            assert_eq!(again.code, Some(DONE), "{at}: {again:?}");
+            break;
+        }
+        kills += 1;
+        let unfinished = bench.unfinished().await;
+        if let Some(unfinished) = &unfinished {
+            assert_eq!(unfinished["rotation"], rotation, "{at}");
+        }
+    }
+    println!("killed {kills} times");
+    assert!(kills > 3, "it was not killed while it resumed");
+    let recovered = bench.recover(&before, "in the end").await;
+    assert!(recovered.unfinished.is_none());
+    let now = bench.held();
+    assert!(!now.value("JWT_SECRET").same_as(before.value("JWT_SECRET")));
 }

@@ -145,6 +145,9 @@ impl Bench {
         self.one_set_in_force(before, &between, what).await;
         if let Some(id) = unfinished.as_ref().and_then(|u| u["rotation"].as_str()) {
             assert_eq!(marked(id), Vec::<String>::new(), "{what}: left running");
+            let trail = self.run(&["audit", "list", "--json"]).await.stdout;
+            let records = trail.lines().filter(|line| line.contains(id)).count();
+            assert_eq!(records, 1, "{what}: in the trail:\n{trail}");
         }
         Recovered {
             unfinished,
@@ -294,6 +297,7 @@ impl Bench {
 }
 
 /// How a recovery went.
+#[derive(Debug)]
 pub(crate) struct Recovered {
     /// What `status` said before.
     pub(crate) unfinished: Option<Value>,
