@@ -16,12 +16,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use thiserror::Error;
-use tokio::io::unix::AsyncFd;
-use tokio::time::{Instant, timeout_at};
 
 /// The environment variable that holds the rotation's id, in every child and every command inside a container.
 pub const MARK: &str = "KEYROLL_ROTATION";
@@ -135,9 +134,9 @@ fn search(key: &str, value: &str) -> Result<Found, OrphanError> {
             started: process.started,
         });
     }
-    found.unreadable.retain(|pid| {
-        !ours.contains(pid) && found.orphans.iter().all(|orphan| orphan.pid != *pid)
-    });
+    found
+        .unreadable
+        .retain(|pid| !ours.contains(pid) && found.orphans.iter().all(|orphan| orphan.pid != *pid));
     Ok(found)
 }
 
@@ -217,58 +216,65 @@ fn container_in(groups: &str) -> Option<String> {
 /// been given to another process since [`find`] is left alone.
 pub async fn end(orphans: &[Orphan], limit: Duration) -> Result<(), OrphanError> {
     let start = Instant::now();
-    let open: Vec<(&Orphan, AsyncFd<OwnedFd>)> = orphans
-        .iter()
-        .filter_map(|orphan| handle(orphan).map(|fd| (orphan, fd)))
-        .collect();
-    for (_, fd) in &open {
-        let _ = pidfd_send_signal(fd.get_ref(), Signal::TERM); // fails only when it is gone
+    let open = handles(orphans);
+    signal(&open, Signal::TERM);
+    let open = gone_until(open, start + limit / 2).await;
+    signal(&open, Signal::KILL);
+    let left = gone_until(open, start + limit).await;
+    if left.is_empty() {
+        return Ok(());
     }
-    let mut left = Vec::new();
-    for (orphan, fd) in open {
-        if !gone(&fd, start + limit / 2).await {
-            let _ = pidfd_send_signal(fd.get_ref(), Signal::KILL);
-            left.push((orphan, fd));
-        }
-    }
-    let mut stuck = Vec::new();
-    for (orphan, fd) in left {
-        if !gone(&fd, start + limit).await {
-            stuck.push(orphan.clone());
-        }
-    }
-    if stuck.is_empty() {
-        Ok(())
-    } else {
-        Err(OrphanError::Left { left: stuck, limit })
-    }
+    let left = left.into_iter().map(|(orphan, _)| orphan).collect();
+    Err(OrphanError::Left { left, limit })
 }
 
 /// Waits until these processes are gone by themselves. False when `limit` ends first.
 pub async fn gone_within(orphans: &[Orphan], limit: Duration) -> bool {
-    let until = Instant::now() + limit;
-    for fd in orphans.iter().filter_map(handle) {
-        if !gone(&fd, until).await {
-            return false;
+    gone_until(handles(orphans), Instant::now() + limit)
+        .await
+        .is_empty()
+}
+
+/// A process with a handle that stays with this very process (`pidfd_open(2)`).
+type Open = (Orphan, OwnedFd);
+
+/// Those that are still there.
+fn handles(orphans: &[Orphan]) -> Vec<Open> {
+    let open = |orphan: &Orphan| {
+        let fd = pidfd_open(Pid::from_raw(orphan.pid)?, PidfdFlags::empty()).ok()?;
+        // Looked at after the handle exists: from here on the pid cannot mean another process unnoticed.
+        let now = read_process(orphan.pid)?;
+        (now.started == orphan.started).then(|| (orphan.clone(), fd))
+    };
+    orphans.iter().filter_map(open).collect()
+}
+
+fn signal(open: &[Open], signal: Signal) {
+    for (_, fd) in open {
+        let _ = pidfd_send_signal(fd, signal); // fails only when it is gone
+    }
+}
+
+/// Waits for the end of each; returns those that are still there then. Waits on a thread of its own.
+async fn gone_until(open: Vec<Open>, until: Instant) -> Vec<Open> {
+    let waiting = tokio::task::spawn_blocking(move || {
+        let mut open = open;
+        while !open.is_empty() && Instant::now() < until {
+            let left = until.saturating_duration_since(Instant::now());
+            let limit = Timespec::try_from(left).ok();
+            // A pidfd becomes readable when its process ends.
+            let mut fds: Vec<PollFd> = open
+                .iter()
+                .map(|(_, fd)| PollFd::new(fd, PollFlags::IN))
+                .collect();
+            let _ = poll(&mut fds, limit.as_ref()); // interrupted: once more
+            let ended: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
+            let mut ended = ended.into_iter();
+            open.retain(|_| !ended.next().unwrap_or(false));
         }
-    }
-    true
-}
-
-/// A handle that stays with this very process (pidfd_open(2)); `None` when it is gone.
-fn handle(orphan: &Orphan) -> Option<AsyncFd<OwnedFd>> {
-    let fd = pidfd_open(Pid::from_raw(orphan.pid)?, PidfdFlags::NONBLOCK).ok()?;
-    // Looked at after the handle exists: from here on the pid cannot mean another process unnoticed.
-    let now = read_process(orphan.pid)?;
-    if now.started != orphan.started {
-        return None;
-    }
-    AsyncFd::with_interest(fd, tokio::io::Interest::READABLE).ok()
-}
-
-/// A pidfd becomes readable when its process ends.
-async fn gone(fd: &AsyncFd<OwnedFd>, until: Instant) -> bool {
-    timeout_at(until, fd.readable()).await.is_ok()
+        open
+    });
+    waiting.await.unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -168,7 +168,10 @@ mod tests {
         call.input = Some(Secret::new("in"));
         let done = run(call).await.ok().expect("it runs");
         assert_eq!(done.stdout.as_slice(), b"in");
-        assert_eq!((done.stderr.as_str(), done.status.code()), ("oops\n", Some(3)));
+        assert_eq!(
+            (done.stderr.as_str(), done.status.code()),
+            ("oops\n", Some(3))
+        );
     }
 
     #[tokio::test]
@@ -183,13 +186,19 @@ mod tests {
     #[tokio::test]
     async fn of_a_long_standard_error_the_end_is_kept() {
         let script = "i=0; while [ $i -lt 3000 ]; do echo 'a line of thirty-two characters.' >&2; i=$((i+1)); done; echo end >&2";
-        let done = run(shell(script, Duration::from_secs(20))).await.ok().expect("it runs");
+        let done = run(shell(script, Duration::from_secs(20)))
+            .await
+            .ok()
+            .expect("it runs");
         assert!(done.stderr.len() <= STDERR_CAP && done.stderr.ends_with("end\n"));
     }
 
     #[tokio::test]
     async fn the_child_sees_the_given_environment_and_its_mark_alone() {
-        let done = run(shell("env | cut -d= -f1 | sort", Duration::from_secs(20))).await.ok().expect("it runs");
+        let done = run(shell("env | cut -d= -f1 | sort", Duration::from_secs(20)))
+            .await
+            .ok()
+            .expect("it runs");
         let names = String::from_utf8_lossy(&done.stdout).into_owned();
         assert_eq!(names, "KEYROLL_CALL\nPATH\nPWD\n");
     }

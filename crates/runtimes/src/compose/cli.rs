@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -95,7 +95,10 @@ impl Cli {
             limit: READ_LIMIT,
             redactor: Redactor::new(),
         };
-        let v2 = match cli.version("docker", &["compose", "version", "--short"]).await {
+        let v2 = match cli
+            .version("docker", &["compose", "version", "--short"])
+            .await
+        {
             Ok(version) => {
                 cli.compose = Compose::V2(version);
                 return Ok(cli);
@@ -249,7 +252,11 @@ impl Cli {
             ("DOCKER_CONFIG", s.docker_config.clone()),
             (orphans::MARK, s.rotation.as_ref().map(OsString::from)),
         ];
-        all.extend(optional.into_iter().filter_map(|(k, v)| Some((k.into(), v?))));
+        all.extend(
+            optional
+                .into_iter()
+                .filter_map(|(k, v)| Some((k.into(), v?))),
+        );
         all
     }
 
@@ -310,18 +317,42 @@ impl Asked {
     }
 }
 
-/// compose quotes the rest of an env file when it cannot read it (`unterminated quoted value "…`, `unexpected character "…"
-/// in variable name near "…`), so from such a place on nothing is shown but the file, the line and the kind of mistake.
+/// compose quotes what it cannot read, and that may be a secret or the rest of an env file (`line 3: unterminated quoted
+/// value "…`, `invalid interpolation format … "…`, ``cannot unmarshal !!str `…` ``). So of such a message nothing is shown
+/// from the first quotation on; file, line and the kind of mistake come before it. Log lines are left out.
 fn without_quotations(stderr: &str) -> String {
-    let reading = ["failed to read ", "unterminated quoted value", " near \"", "env file"];
-    let Some(at) = reading.iter().filter_map(|mark| stderr.find(mark)).min() else {
-        return stderr.to_owned();
-    };
-    let line = stderr[..at].rfind('\n').map_or(0, |n| n + 1);
-    match stderr[line..].find('"') {
-        Some(quote) => format!("{}…", stderr[..line + quote].trim_end()),
-        None => stderr.to_owned(),
+    let mut kept = String::new();
+    for line in stderr.lines().filter(|l| !l.starts_with("time=\"")) {
+        if quotes_files(line)
+            && let Some(quote) = line.find(['"', '`', '\''])
+        {
+            // A quoted value may go on over the next lines.
+            let _ = write!(kept, "{}…", line[..quote].trim_end());
+            return kept;
+        }
+        let _ = writeln!(kept, "{line}");
+        if line.contains("invalid interpolation format") {
+            break; // the value itself follows, on lines of its own
+        }
     }
+    kept
+}
+
+/// Whether a line of compose's speaks of the content of a file.
+fn quotes_files(line: &str) -> bool {
+    let at_line = line.split("line ").skip(1).any(|rest| {
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        digits > 0 && rest[digits..].starts_with(':')
+    });
+    let words = [
+        "interpolat",
+        "unmarshal",
+        "failed to read",
+        "failed to parse",
+        "yaml:",
+        "env file",
+    ];
+    at_line || words.iter().any(|word| line.contains(word))
 }
 
 /// Reads `name hash` lines.
@@ -341,17 +372,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_quotation_from_an_env_file_is_not_repeated() {
-        let said = "failed to read /srv/.env: line 3: unterminated quoted value \"hunter2\nNEXT=secret";
-        assert_eq!(
-            without_quotations(said),
-            "failed to read /srv/.env: line 3: unterminated quoted value…"
-        );
-        let near = "time=\"x\" level=warning msg=\"y\"\nfailed to read /e: line 1: unexpected character \"$\" in variable name near \"A$B=hunter2\\n\"";
-        let shown = without_quotations(near);
-        assert!(shown.ends_with("unexpected character…"), "{shown}");
-        assert!(!shown.contains("hunter2"));
-        assert_eq!(without_quotations("no such service: x"), "no such service: x");
+    fn a_quotation_from_a_file_is_not_repeated() {
+        for (said, shown) in [
+            (
+                "failed to read /srv/.env: line 3: unterminated quoted value \"hunter2\nNEXT=secret",
+                "failed to read /srv/.env: line 3: unterminated quoted value…",
+            ),
+            (
+                "time=\"x\" level=warning msg=\"y\"\nline 1: unexpected character \"$\" in variable name \"A$B=hunter2\"",
+                "line 1: unexpected character…",
+            ),
+            (
+                "invalid interpolation format for services.api.environment.X.\nYou may need to escape any $ with another $.\nhunter2${",
+                "invalid interpolation format for services.api.environment.X.\n",
+            ),
+            (
+                "yaml: unmarshal errors:\n  line 4: cannot unmarshal !!str `hunter2` into map",
+                "yaml: unmarshal errors:\n  line 4: cannot unmarshal !!str…",
+            ),
+            ("no such service: x", "no such service: x\n"),
+            (
+                "Error response from daemon: the name \"/x\" is in use",
+                "Error response from daemon: the name \"/x\" is in use\n",
+            ),
+        ] {
+            assert_eq!(without_quotations(said), shown);
+        }
     }
 
     #[test]

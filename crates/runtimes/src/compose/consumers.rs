@@ -211,7 +211,9 @@ fn content(
         MountedFrom::Content(content) => Ok(Some(content.clone())),
         MountedFrom::Environment(name) => match variables.get(name) {
             Some(value) => Ok(Some(value.clone())),
-            None => Err(format!("it is made from the variable {name}, whose value is not known")),
+            None => Err(format!(
+                "it is made from the variable {name}, whose value is not known"
+            )),
         },
         MountedFrom::File(path) => file(path),
         MountedFrom::External => Ok(None),
@@ -256,12 +258,15 @@ fn form_of(value: &str, text: &str) -> Option<Form> {
     }
     if text.contains(value) {
         let plain = encoded == value;
-        return Some(if url && plain { Form::UrlEncoded } else { Form::Embedded });
+        return Some(if url && plain {
+            Form::UrlEncoded
+        } else {
+            Form::Embedded
+        });
     }
     // Others encode more or less than keyroll does, or in lower case: what they mean is compared.
-    let decoded = zeroize::Zeroizing::new(
-        percent_decode_str(text).decode_utf8_lossy().into_owned(),
-    );
+    let decoded =
+        zeroize::Zeroizing::new(percent_decode_str(text).decode_utf8_lossy().into_owned());
     (text.contains('%') && decoded.contains(value)).then_some(Form::UrlEncoded)
 }
 
@@ -276,14 +281,46 @@ mod tests {
         let cases = [
             ("p@ss-word", "p@ss-word", Some(Form::Whole)),
             ("p@ss-word", "p@ss-word\n", Some(Form::Whole)),
-            ("p@ss-word", "postgres://u:p@ss-word@h/d", Some(Form::UrlRaw)),
-            ("p@ss-word", "postgres://u:p%40ss-word@h/d", Some(Form::UrlEncoded)),
-            ("p/ss-word", "redis://:p%2fss-word@h", Some(Form::UrlEncoded)),
-            ("plain-word", "postgres://u:plain-word@h/d", Some(Form::UrlEncoded)),
-            ("plain-word", "https://h/?token=plain-word", Some(Form::UrlEncoded)),
-            ("plain-word", "user=x password=plain-word", Some(Form::Embedded)),
-            ("p@ss-word", "user=x password=p@ss-word", Some(Form::Embedded)),
-            ("panel", "postgres://u:panel@h/panel", Some(Form::UrlEncoded)),
+            (
+                "p@ss-word",
+                "postgres://u:p@ss-word@h/d",
+                Some(Form::UrlRaw),
+            ),
+            (
+                "p@ss-word",
+                "postgres://u:p%40ss-word@h/d",
+                Some(Form::UrlEncoded),
+            ),
+            (
+                "p/ss-word",
+                "redis://:p%2fss-word@h",
+                Some(Form::UrlEncoded),
+            ),
+            (
+                "plain-word",
+                "postgres://u:plain-word@h/d",
+                Some(Form::UrlEncoded),
+            ),
+            (
+                "plain-word",
+                "https://h/?token=plain-word",
+                Some(Form::UrlEncoded),
+            ),
+            (
+                "plain-word",
+                "user=x password=plain-word",
+                Some(Form::Embedded),
+            ),
+            (
+                "p@ss-word",
+                "user=x password=p@ss-word",
+                Some(Form::Embedded),
+            ),
+            (
+                "panel",
+                "postgres://u:panel@h/panel",
+                Some(Form::UrlEncoded),
+            ),
             ("panel", "postgres://panel:x@h/panel", None),
             ("panel", "the panel", None),
             ("p@ss-word", "another", None),
@@ -306,8 +343,14 @@ mod tests {
     #[test]
     fn command_health_check_build_argument_and_mounted_config_are_found() {
         let found = search(&[("T", "tok$en")], &[]);
-        let places: Vec<String> = found.iter().map(|c| format!("{} {}", c.service, c.place)).collect();
-        assert_eq!(places, ["api health check", "api mounted c1", "job build argument T"]);
+        let places: Vec<String> = found
+            .iter()
+            .map(|c| format!("{} {}", c.service, c.place))
+            .collect();
+        assert_eq!(
+            places,
+            ["api health check", "api mounted c1", "job build argument T"]
+        );
         assert!(found.iter().all(|c| c.seen_in == SeenIn::Config));
     }
 
@@ -321,13 +364,20 @@ mod tests {
     #[test]
     fn configuration_and_container_are_told_apart() {
         let mut db = sample("db");
-        db.env.insert("POSTGRES_PASSWORD".into(), Secret::new("pa$word"));
+        db.env
+            .insert("POSTGRES_PASSWORD".into(), Secret::new("pa$word"));
         let mut stray = sample("stray");
         stray.command = vec![Secret::new("--dsn=postgres://u:pa%24word@h")];
         let found = search(&[("PW", "pa$word")], &[db, stray]);
         assert_eq!(found.len(), 2);
-        assert_eq!((found[0].service.as_str(), found[0].seen_in), ("db", SeenIn::Both));
-        assert_eq!((found[1].service.as_str(), found[1].seen_in), ("stray", SeenIn::Container));
+        assert_eq!(
+            (found[0].service.as_str(), found[0].seen_in),
+            ("db", SeenIn::Both)
+        );
+        assert_eq!(
+            (found[1].service.as_str(), found[1].seen_in),
+            ("stray", SeenIn::Container)
+        );
         assert_eq!(found[1].form, Form::UrlEncoded);
     }
 
@@ -335,6 +385,10 @@ mod tests {
     fn a_mounted_file_is_read_and_one_that_cannot_be_is_said() {
         let missing = consumers(&[], &resolved(), &[], &BTreeMap::new()).not_searched;
         let names: Vec<&str> = missing.iter().map(|n| n.name.as_str()).collect();
-        assert_eq!(names, ["s1", "s2"], "the file is not there, the variable is not known");
+        assert_eq!(
+            names,
+            ["s1", "s2"],
+            "the file is not there, the variable is not known"
+        );
     }
 }

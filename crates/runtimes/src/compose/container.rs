@@ -314,9 +314,7 @@ fn published(found: Option<bollard::models::PortMap>) -> Vec<Published> {
 
 /// RFC 3339; the engine's zero time means never.
 fn time(text: &str) -> Option<Timestamp> {
-    text.parse::<Timestamp>()
-        .ok()
-        .filter(|t| t.as_second() > 0)
+    text.parse::<Timestamp>().ok().filter(|t| t.as_second() > 0)
 }
 
 #[cfg(test)]
@@ -352,15 +350,25 @@ pub(crate) mod tests {
     #[test]
     fn the_engines_answer_is_read_in_full() {
         let c = sample("api");
-        assert_eq!((c.name.as_str(), c.number, c.one_off), ("p-api-1", 1, false));
-        assert_eq!((c.state, c.health, c.restart), (State::Running, Health::None, Restart::Always));
+        assert_eq!(
+            (c.name.as_str(), c.number, c.one_off),
+            ("p-api-1", 1, false)
+        );
+        assert_eq!(
+            (c.state, c.health, c.restart),
+            (State::Running, Health::None, Restart::Always)
+        );
         assert_eq!(c.env["A"].expose(), "zwei", "the last of two counts");
         assert_eq!(c.env["B"].expose(), "x=y");
         assert_eq!(c.config_files, [PathBuf::from("/srv/app/infra/c.yml")]);
         assert_eq!(c.env_files, [PathBuf::from("/srv/app/.env.production")]);
         assert_eq!(c.depends_on, BTreeSet::from(["db".into(), "job".into()]));
         assert_eq!(c.volumes, BTreeSet::from(["v".to_owned()]));
-        assert_eq!(c.networks.len(), 2, "a network without an address is left out");
+        assert_eq!(
+            c.networks.len(),
+            2,
+            "a network without an address is left out"
+        );
         assert_eq!(c.networks[0].0, "p_a");
         assert_eq!(c.published.len(), 1);
         assert_eq!(c.published[0].host, "127.0.0.1:8080".parse().unwrap());

@@ -201,7 +201,10 @@ mod tests {
     use super::*;
 
     fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-        pairs.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect()
+        pairs
+            .iter()
+            .map(|(k, v)| ((*k).into(), (*v).into()))
+            .collect()
     }
 
     struct Stack {
@@ -252,7 +255,9 @@ mod tests {
     fn an_edited_file_a_retagged_and_a_removed_image_are_drift() {
         let mut stack = Stack::new();
         stack.wanted.insert("db".into(), "edited".into());
-        stack.images.insert("app:1".into(), Some("sha256:bb".into()));
+        stack
+            .images
+            .insert("app:1".into(), Some("sha256:bb".into()));
         stack.images.insert("p-job".into(), None);
         let expected = [
             ("api".to_owned(), DriftKind::ImageId),

@@ -57,7 +57,9 @@ pub enum CliError {
         reason: String,
     },
     /// Only compose version 1 is there, which this question cannot be put to.
-    #[error("{doing}: `docker-compose` {version} is too old for it; nothing was changed. Install `docker compose` version 2")]
+    #[error(
+        "{doing}: `docker-compose` {version} is too old for it; nothing was changed. Install `docker compose` version 2"
+    )]
     TooOld {
         /// The operation.
         doing: String,

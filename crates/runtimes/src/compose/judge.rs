@@ -58,7 +58,10 @@ impl Cli {
         let root = Path::new("/");
         let mut asked = self.bare(NAME, root);
         // An env file that is named keeps compose from reading a `.env` in the directory.
-        asked.option("--env-file", absolute(env_file.unwrap_or(Path::new("/dev/null")))?);
+        asked.option(
+            "--env-file",
+            absolute(env_file.unwrap_or(Path::new("/dev/null")))?,
+        );
         asked.option("-f", "-");
         let model = json!({"services": {"judge": service}});
         asked.input = Some(Secret::new(model.to_string()));
@@ -68,7 +71,9 @@ impl Cli {
             reason: "JSON with the service that was asked about was expected".into(),
         };
         let root: Value = serde_json::from_slice(&stdout).map_err(|_| unreadable())?;
-        let service = root["services"]["judge"].as_object().ok_or_else(unreadable)?;
+        let service = root["services"]["judge"]
+            .as_object()
+            .ok_or_else(unreadable)?;
         let environment = service.get("environment").and_then(Value::as_object);
         let read = environment
             .into_iter()

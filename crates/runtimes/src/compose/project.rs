@@ -128,7 +128,9 @@ pub enum DiscoverError {
         found: String,
     },
     /// A label that compose always writes is missing.
-    #[error("container {container} of project {project} has no label {label}; recreate it with `docker compose up -d`")]
+    #[error(
+        "container {container} of project {project} has no label {label}; recreate it with `docker compose up -d`"
+    )]
     NoLabel {
         /// The project.
         project: String,
@@ -235,7 +237,10 @@ fn describe(
                 project: name.to_owned(),
                 container: container.name.clone(),
                 found: if container.env_files.is_empty() {
-                    format!("no --env-file (so compose reads {})", directory.join(".env").display())
+                    format!(
+                        "no --env-file (so compose reads {})",
+                        directory.join(".env").display()
+                    )
                 } else {
                     format!("--env-file {}", list(&container.env_files))
                 },
@@ -273,8 +278,16 @@ fn describe(
         name: name.to_owned(),
         working_dir: newest.working_dir.clone().unwrap_or_default(),
         // Version 1 writes paths as they were typed, from a directory that it does not write.
-        config_files: if v1 { files.to_vec() } else { newest.config_files.clone() },
-        env_files: if v1 { env_files.to_vec() } else { newest.env_files.clone() },
+        config_files: if v1 {
+            files.to_vec()
+        } else {
+            newest.config_files.clone()
+        },
+        env_files: if v1 {
+            env_files.to_vec()
+        } else {
+            newest.env_files.clone()
+        },
         made_by,
     })
 }
@@ -286,11 +299,19 @@ fn same_files(container: &Container, label: &[PathBuf], wanted: &[PathBuf], root
         && label.iter().zip(wanted).all(|(found, wanted)| {
             let bases = [Some(root), from].into_iter().flatten();
             resolved(found) == *wanted
-                || (found.is_relative() && bases.into_iter().any(|b| resolved(&b.join(found)) == *wanted))
+                || (found.is_relative()
+                    && bases
+                        .into_iter()
+                        .any(|b| resolved(&b.join(found)) == *wanted))
         })
 }
 
-fn env_files_agree(container: &Container, directory: &Path, wanted: &[PathBuf], root: &Path) -> bool {
+fn env_files_agree(
+    container: &Container,
+    directory: &Path,
+    wanted: &[PathBuf],
+    root: &Path,
+) -> bool {
     if !container.env_files.is_empty() {
         return same_files(container, &container.env_files, wanted, root);
     }
@@ -354,7 +375,12 @@ mod tests {
         fn new() -> Self {
             let dir = tempfile::tempdir().unwrap();
             std::fs::create_dir(dir.path().join("infra")).unwrap();
-            for file in ["infra/c.yml", "infra/o.yml", ".env.production", "infra/.env"] {
+            for file in [
+                "infra/c.yml",
+                "infra/o.yml",
+                ".env.production",
+                "infra/.env",
+            ] {
                 std::fs::write(dir.path().join(file), "").unwrap();
             }
             Self { dir }
@@ -386,7 +412,11 @@ mod tests {
     #[test]
     fn the_labels_name_the_project_whatever_its_folder_is_called() {
         let place = Place::new();
-        let found = choose(&[place.container("odd", "api"), place.container("odd", "db")], &place.wanted()).unwrap();
+        let found = choose(
+            &[place.container("odd", "api"), place.container("odd", "db")],
+            &place.wanted(),
+        )
+        .unwrap();
         assert_eq!(found.name, "odd");
         assert_eq!(found.working_dir, place.path("infra"));
         assert_eq!(found.env_files, [place.path(".env.production")]);
@@ -407,8 +437,14 @@ mod tests {
         let place = Place::new();
         let both = [place.container("a", "api"), place.container("b", "api")];
         let error = choose(&both, &place.wanted()).unwrap_err();
-        assert!(matches!(&error, DiscoverError::Several { projects, .. } if projects == &["a", "b"]), "{error}");
-        let named = Wanted { project: Some("b".into()), ..place.wanted() };
+        assert!(
+            matches!(&error, DiscoverError::Several { projects, .. } if projects == &["a", "b"]),
+            "{error}"
+        );
+        let named = Wanted {
+            project: Some("b".into()),
+            ..place.wanted()
+        };
         assert_eq!(choose(&both, &named).unwrap().name, "b");
     }
 
@@ -417,17 +453,29 @@ mod tests {
         let place = Place::new();
         let mut other = place.container("prod", "api");
         other.config_files = vec![place.path("infra/o.yml")];
-        let named = Wanted { project: Some("prod".into()), ..place.wanted() };
+        let named = Wanted {
+            project: Some("prod".into()),
+            ..place.wanted()
+        };
         let error = choose(&[other], &named).unwrap_err();
-        assert!(matches!(&error, DiscoverError::OtherFiles { found, .. } if found.ends_with("o.yml")), "{error}");
+        assert!(
+            matches!(&error, DiscoverError::OtherFiles { found, .. } if found.ends_with("o.yml")),
+            "{error}"
+        );
     }
 
     #[test]
     fn a_stack_under_another_name_than_the_profiles_is_refused_with_its_name() {
         let place = Place::new();
-        let named = Wanted { project: Some("prod".into()), ..place.wanted() };
+        let named = Wanted {
+            project: Some("prod".into()),
+            ..place.wanted()
+        };
         let error = choose(&[place.container("staging", "api")], &named).unwrap_err();
-        assert!(matches!(&error, DiscoverError::OtherName { found, .. } if found == &["staging"]), "{error}");
+        assert!(
+            matches!(&error, DiscoverError::OtherName { found, .. } if found == &["staging"]),
+            "{error}"
+        );
     }
 
     #[test]
@@ -436,7 +484,10 @@ mod tests {
         let mut odd = place.container("p", "worker");
         odd.config_files.push(place.path("infra/o.yml"));
         let error = choose(&[place.container("p", "api"), odd], &place.wanted()).unwrap_err();
-        assert!(matches!(&error, DiscoverError::OtherFiles { container, .. } if container == "p-worker-1"), "{error}");
+        assert!(
+            matches!(&error, DiscoverError::OtherFiles { container, .. } if container == "p-worker-1"),
+            "{error}"
+        );
 
         let mut odd = place.container("p", "worker");
         odd.env_files = vec![];
@@ -449,10 +500,19 @@ mod tests {
         let place = Place::new();
         let mut c = place.container("p", "api");
         c.env_files = vec![];
-        let default = Wanted { env_files: vec!["infra/.env".into()], ..place.wanted() };
+        let default = Wanted {
+            env_files: vec!["infra/.env".into()],
+            ..place.wanted()
+        };
         let found = choose(&[c.clone()], &default).unwrap();
-        assert!(found.env_files.is_empty(), "and compose is called without --env-file, as before");
-        let none = Wanted { env_files: vec![], ..place.wanted() };
+        assert!(
+            found.env_files.is_empty(),
+            "and compose is called without --env-file, as before"
+        );
+        let none = Wanted {
+            env_files: vec![],
+            ..place.wanted()
+        };
         assert!(choose(&[c], &none).is_ok());
     }
 
@@ -473,13 +533,19 @@ mod tests {
         let mut one_off = place.container("run", "api");
         one_off.one_off = true;
         let error = choose(&[other, one_off], &place.wanted()).unwrap_err();
-        assert!(matches!(&error, DiscoverError::NotRunning { others, .. } if others.starts_with("blog ")), "{error}");
+        assert!(
+            matches!(&error, DiscoverError::NotRunning { others, .. } if others.starts_with("blog ")),
+            "{error}"
+        );
     }
 
     #[test]
     fn a_file_that_is_not_there_is_named() {
         let place = Place::new();
-        let wanted = Wanted { config_files: vec!["nope.yml".into()], ..place.wanted() };
+        let wanted = Wanted {
+            config_files: vec!["nope.yml".into()],
+            ..place.wanted()
+        };
         let error = choose(&[], &wanted).unwrap_err();
         assert!(error.to_string().contains("nope.yml"), "{error}");
     }
@@ -493,7 +559,10 @@ mod tests {
         c.env_files = vec![];
         let found = choose(&[c], &place.wanted()).unwrap();
         assert!(found.made_by_v1());
-        assert_eq!(found.env_files, [place.path(".env.production").canonicalize().unwrap()]);
+        assert_eq!(
+            found.env_files,
+            [place.path(".env.production").canonicalize().unwrap()]
+        );
         assert!(found.config_files[0].is_absolute());
     }
 }

@@ -171,8 +171,7 @@ impl Resolved {
             command: "docker compose config".into(),
             reason: "JSON with an object `services` was expected".into(),
         };
-        let mut root: Value =
-            serde_json::from_str(self.json.expose()).map_err(|_| unreadable())?;
+        let mut root: Value = serde_json::from_str(self.json.expose()).map_err(|_| unreadable())?;
         for (service, names) in kept {
             let service = root["services"][service].as_object_mut();
             let Some(service) = service else { continue };
@@ -209,7 +208,9 @@ impl Service {
         }
         for (name, how) in object(found, "depends_on") {
             let condition = how["condition"].as_str().unwrap_or("service_started");
-            service.depends_on.insert(name.clone(), condition.to_owned());
+            service
+                .depends_on
+                .insert(name.clone(), condition.to_owned());
         }
         service.profiles = list(found, "profiles")
             .filter_map(|p| p.as_str().map(str::to_owned))
@@ -358,9 +359,17 @@ pub(crate) mod tests {
     #[test]
     fn the_doubled_dollar_is_one_again_everywhere() {
         let all = sample();
-        assert_eq!(all.services["db"].environment["POSTGRES_PASSWORD"].expose(), "pa$word");
+        assert_eq!(
+            all.services["db"].environment["POSTGRES_PASSWORD"].expose(),
+            "pa$word"
+        );
         let texts = &all.services["job"].texts;
-        let find = |place: &str| texts.iter().find(|(p, _)| p == place).map(|(_, t)| t.expose());
+        let find = |place: &str| {
+            texts
+                .iter()
+                .find(|(p, _)| p == place)
+                .map(|(_, t)| t.expose())
+        };
         assert_eq!(find("command[2]"), Some("x $HOME"));
         assert_eq!(find("build.args.T"), Some("tok$en"));
     }
@@ -392,9 +401,13 @@ pub(crate) mod tests {
     #[test]
     fn mounted_secrets_and_configs_tell_where_they_come_from() {
         let mounted = &sample().services["api"].mounted;
-        assert!(matches!(&mounted[0].source, MountedFrom::File(p) if p == Path::new("/srv/s1.txt")));
+        assert!(
+            matches!(&mounted[0].source, MountedFrom::File(p) if p == Path::new("/srv/s1.txt"))
+        );
         assert!(matches!(&mounted[1].source, MountedFrom::Environment(v) if v == "TOKEN"));
-        assert!(matches!(&mounted[2].source, MountedFrom::Content(c) if c.expose() == "key = tok$en"));
+        assert!(
+            matches!(&mounted[2].source, MountedFrom::Content(c) if c.expose() == "key = tok$en")
+        );
     }
 
     #[test]
@@ -407,7 +420,10 @@ pub(crate) mod tests {
         let none = BTreeMap::from([("api".to_owned(), BTreeSet::new())]);
         let reduced = all.with_dependencies(&none).unwrap();
         assert!(!reduced.expose().contains("depends_on"));
-        assert!(reduced.expose().contains("pa$$word"), "the output stays readable for compose");
+        assert!(
+            reduced.expose().contains("pa$$word"),
+            "the output stays readable for compose"
+        );
     }
 
     #[test]

@@ -89,14 +89,28 @@ mod tests {
         let ended = |code, restart| with(State::Exited(code), Health::None, restart);
         assert_eq!(ended(0, Restart::No), None);
         assert_eq!(ended(0, Restart::OnFailure), None);
-        assert_eq!(ended(0, Restart::Always), Some(Why::NotRunning(State::Exited(0))));
-        assert_eq!(ended(1, Restart::No), Some(Why::NotRunning(State::Exited(1))));
+        assert_eq!(
+            ended(0, Restart::Always),
+            Some(Why::NotRunning(State::Exited(0)))
+        );
+        assert_eq!(
+            ended(1, Restart::No),
+            Some(Why::NotRunning(State::Exited(1)))
+        );
     }
 
     #[test]
     fn restarting_paused_and_never_started_are_sick() {
-        for state in [State::Restarting, State::Paused, State::Created, State::Dead] {
-            assert_eq!(with(state, Health::None, Restart::Always), Some(Why::NotRunning(state)));
+        for state in [
+            State::Restarting,
+            State::Paused,
+            State::Created,
+            State::Dead,
+        ] {
+            assert_eq!(
+                with(state, Health::None, Restart::Always),
+                Some(Why::NotRunning(state))
+            );
         }
     }
 

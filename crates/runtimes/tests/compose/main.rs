@@ -1,0 +1,8 @@
+//! Against a real engine and a real compose, with stacks of their own. They run when `KEYROLL_CONTAINER_TESTS=1`.
+
+mod config;
+mod exec;
+mod look;
+mod recreate;
+mod support;
+mod wait;
