@@ -324,15 +324,15 @@ impl Bench {
     pub(crate) async fn trail_says(&self, ending: &str, words: &[&str]) {
         let verify = self.run(&["audit", "verify"]).await;
         assert_eq!(verify.code, DONE, "{verify:?}");
-        let list = self.run(&["audit", "list", "--json"]).await;
-        let last = list.stdout.lines().last().expect("a record");
-        let record: Value = serde_json::from_str(last).unwrap();
+        let all = self.run(&["audit", "list", "--json"]).await;
+        let line = all.stdout.lines().last().expect("a record");
+        let record: Value = serde_json::from_str(line).unwrap();
         assert!(
             record.to_string().to_lowercase().contains(ending),
             "{record}"
         );
         for word in words {
-            assert!(last.contains(word), "{word:?} is not in {record}");
+            assert!(line.contains(word), "{word:?} is not in {record}");
         }
         let sequence = record["sequence"].to_string();
         let show = self.run(&["audit", "show", &sequence]).await;
