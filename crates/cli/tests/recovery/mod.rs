@@ -78,6 +78,14 @@ impl Bench {
         }
     }
 
+    /// The program's temporary files go to `tmp` in its home, where a test can see them.
+    pub(crate) fn with_temporary_directory(mut self) -> Self {
+        let directory = self.keyroll.home().join("tmp");
+        fs::create_dir(&directory).unwrap();
+        self.keyroll = self.keyroll.env("TMPDIR", directory);
+        self
+    }
+
     /// A command for this stack.
     pub(crate) fn arguments(&self, command: &[&str]) -> Vec<OsString> {
         let mut all: Vec<OsString> = command.iter().map(Into::into).collect();
@@ -174,7 +182,7 @@ impl Bench {
     /// containers. Every other set of `others` is dead.
     pub(crate) async fn one_set_in_force(&self, before: &Held, between: &Held, what: &str) {
         let now = self.held();
-        self.file_holds_one_set(before, &now, what);
+        file_holds_one_set(before, &now, what);
 
         let mut dead: Vec<&Held> = vec![];
         for held in [before, between] {
@@ -205,29 +213,6 @@ impl Bench {
         assert_eq!(self.unfinished().await, None, "{what}");
         let trail = self.run(&["audit", "verify"]).await;
         assert_eq!(trail.code, Some(DONE), "{what}: {trail:?}");
-    }
-
-    /// The file is the old one with none or all four values replaced, and the URL holds the password.
-    fn file_holds_one_set(&self, before: &Held, now: &Held, what: &str) {
-        let changed: Vec<&str> = SECRETS
-            .into_iter()
-            .filter(|name| !before.value(name).same_as(now.value(name)))
-            .collect();
-        assert!(
-            changed.is_empty() || changed == SECRETS,
-            "{what}: only {changed:?} changed"
-        );
-        let mut expected = before.text.clone();
-        for name in SECRETS {
-            let (old, new) = (before.value(name), now.value(name));
-            expected = expected
-                .replace(
-                    old.percent_encoded().expose(),
-                    new.percent_encoded().expose(),
-                )
-                .replace(old.expose(), new.expose());
-        }
-        assert!(expected == now.text, "{what}: something else changed too");
     }
 
     async fn refused(&self, held: &Held, what: &str) {
@@ -302,6 +287,29 @@ pub(crate) struct Recovered {
     /// What `status` said before.
     pub(crate) unfinished: Option<Value>,
     pub(crate) resumed: Run,
+}
+
+/// The file is the old one with none or all four values replaced, and the URL holds the password.
+fn file_holds_one_set(before: &Held, now: &Held, what: &str) {
+    let changed: Vec<&str> = SECRETS
+        .into_iter()
+        .filter(|name| !before.value(name).same_as(now.value(name)))
+        .collect();
+    assert!(
+        changed.is_empty() || changed == SECRETS,
+        "{what}: only {changed:?} changed"
+    );
+    let mut expected = before.text.clone();
+    for name in SECRETS {
+        let (old, new) = (before.value(name), now.value(name));
+        expected = expected
+            .replace(
+                old.percent_encoded().expose(),
+                new.percent_encoded().expose(),
+            )
+            .replace(old.expose(), new.expose());
+    }
+    assert!(expected == now.text, "{what}: something else changed too");
 }
 
 /// The names in a directory.
