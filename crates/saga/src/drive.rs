@@ -17,8 +17,11 @@ use crate::step::{ActError, BoxFuture, ConfirmError, Observed, Step, StepCx};
 /// How often and how long a step is tried.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Acts for one step, and undos for one step, in one process.
+    /// Acts for one step, in one process.
     pub attempts: u32,
+    /// Undos for one step, in one process. More than acts: a forward step that fails costs a rotation, an undo that fails
+    /// leaves the stack between two sets.
+    pub undos: u32,
     /// Looks at a world that cannot be seen, for one attempt.
     pub looks: u32,
     /// Pause after the first failure; doubles with each further one.
@@ -29,6 +32,8 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             attempts: 3,
+            // With the doubling pause 20 s in all: a server that was restarted is back by then.
+            undos: 8,
             looks: 6,
             pause: Duration::from_millis(200),
         }
@@ -375,7 +380,7 @@ impl Driver<'_> {
                     // A writer that was fenced meanwhile must not go on to say that an undo failed.
                     self.cx.fence()?;
                     failures += 1;
-                    if failures >= self.limits.attempts {
+                    if failures >= self.limits.undos {
                         return self.record(&Event::UndoFailed {
                             step: name.clone(),
                             reason: self.watcher.clean(&error.to_string()),

@@ -129,6 +129,7 @@ fn run(case: &Case) -> (Ending, Shared, Plan, Vec<Event>) {
         );
         let limits = Limits {
             attempts: 3,
+            undos: 3,
             looks: 3,
             pause: Duration::from_millis(10),
         };
