@@ -105,6 +105,26 @@ impl Session {
         Ok(Revoked { ids, at })
     }
 
+    /// The rows that carry the mark of a revocation, sorted; changes nothing. None for a boolean column, which keeps no mark.
+    pub async fn sessions_revoked_at(
+        &self,
+        table: &SessionTable,
+        at: ServerTime,
+    ) -> Result<Vec<String>, PostgresError> {
+        let rows = self.session_rows(table).await?;
+        let Some(mark) = &rows.mark else {
+            return Ok(vec![]);
+        };
+        let sql = format!(
+            "SELECT {}::text FROM {} WHERE {} = {mark} ORDER BY 1",
+            rows.id, rows.table, rows.revoked
+        );
+        let found = self
+            .ask("listing revoked sessions", &sql, &[&at.micros()])
+            .await?;
+        Ok(found.iter().map(|row| row.get(0)).collect())
+    }
+
     /// Reopens those of the given rows that still carry the mark of that revocation (a boolean column: that are still
     /// revoked). May run again.
     pub async fn reopen_sessions(

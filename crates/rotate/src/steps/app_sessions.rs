@@ -118,15 +118,13 @@ impl AppSessions {
         };
         let mut session = self.session(cx).await.map_err(failed)?;
         cx.fence().map_err(|e| failed(e.to_string()))?;
-        // Revoking again with the same mark lists every row that carries it, also one that was opened between the first
-        // listing and the revocation; a column that is only true or false lists what is closed now, so there the ids
-        // written down decide.
+        // Every row that carries the mark, also one that was opened between the first listing and the revocation; a column
+        // that is only true or false keeps no mark, so there the ids written down decide.
         let at = ServerTime::from_micros(mark.at_micros);
-        let again = session
-            .revoke_sessions(&self.table(), at)
+        let mut ids = session
+            .sessions_revoked_at(&self.table(), at)
             .await
             .map_err(|e| failed(e.to_string()))?;
-        let mut ids = again.ids;
         ids.extend(mark.open);
         ids.sort();
         ids.dedup();
