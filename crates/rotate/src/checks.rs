@@ -78,8 +78,12 @@ impl World {
             return Ok(seen);
         };
         let admin = self.value_of(SecretKind::AdminPassword, set)?;
+        // Going back, after failed checks may have used up the wrong logins that the application allows: then the right login
+        // alone is shown. That a wrong one is refused was shown at preflight, on the same path.
+        let spare = set == Set::New || panel.can_be_refused_once_more();
         // One after the other: a right login resets the count of wrong ones in most applications, so it comes last.
         match self.both(SecretKind::AdminPassword) {
+            _ if !spare => {}
             Some((old, new)) => {
                 panel
                     .refuses_login(email, if set == Set::New { old } else { new })
@@ -89,6 +93,9 @@ impl World {
         }
         let tokens = panel.log_in(email, admin).await?;
         seen.push(match self.both(SecretKind::AdminPassword) {
+            _ if !spare => format!(
+                "{email} logs in with the password in force; a wrong one was not tried again, it could lock the account"
+            ),
             Some(_) => {
                 format!("{email} logs in with the password in force; the other one is refused")
             }

@@ -1,14 +1,20 @@
 //! The application as its users reach it, set up from the profile.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use keyroll_providers::http::{
-    Answer, BudgetSpent, Carry, Client, ClientError, LoginAnswer, LoginSpec, PageAnswer, PageCheck,
-    PageSpec, RefreshSpec, Refusals, SendRefresh, Tls, TokenAt, Tokens, WrongLoginBudget,
+    Answer, Carry, Client, ClientError, LoginAnswer, LoginSpec, PageAnswer, PageCheck, PageSpec,
+    RefreshSpec, Refusals, SendRefresh, Tls, TokenAt, Tokens, WrongLoginBudget,
 };
 use keyroll_secret::{Format, Secret};
 
 use crate::profile::{HttpSpec, LimitSpec, TokenSpec};
+
+/// From this limit on a rotation that succeeds leaves a login over: preflight and verification each have one refused, and
+/// each right login may turn out wrong.
+const KEEPS_ONE_BACK: u32 = 5;
 
 /// Checks against the running application.
 #[derive(Debug)]
@@ -19,6 +25,11 @@ pub(crate) struct Panel {
     refresh: Option<RefreshSpec>,
     pages: Vec<PageSpec>,
     budget: WrongLoginBudget,
+    wrong_limit: u32,
+    /// Set when the rotation goes back: from then on the login that was kept back may be used.
+    going_back: AtomicBool,
+    /// Why the last login was neither accepted nor refused.
+    last_odd_answer: Mutex<Option<String>>,
 }
 
 /// A check that did not say yes or no, or said the wrong one.
@@ -36,12 +47,6 @@ impl std::fmt::Display for Finding {
             Self::Wrong(text) => f.write_str(text),
             Self::Unknown(text) => write!(f, "could not look: {text}"),
         }
-    }
-}
-
-impl From<BudgetSpent> for Finding {
-    fn from(spent: BudgetSpent) -> Self {
-        Self::Unknown(spent.to_string())
     }
 }
 
@@ -105,6 +110,9 @@ impl Panel {
             refresh,
             pages,
             budget,
+            wrong_limit,
+            going_back: AtomicBool::new(false),
+            last_odd_answer: Mutex::default(),
         })
     }
 
@@ -131,15 +139,60 @@ impl Panel {
         }
     }
 
+    /// How many more logins may go wrong before the application could lock the account.
+    fn logins_left(&self) -> u32 {
+        let most = self.wrong_limit.saturating_sub(1);
+        most.saturating_sub(self.budget.spent())
+    }
+
+    /// From here on the rotation goes back, and may use the login that was kept back for showing that the old set works.
+    pub(crate) fn goes_back(&self) {
+        self.going_back.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether a login that must be refused can be tried, and a right one after it.
+    pub(crate) fn can_be_refused_once_more(&self) -> bool {
+        self.logins_left() >= 2
+    }
+
     async fn try_login(&self, email: &str, password: &Secret) -> Result<LoginAnswer, Finding> {
         let login = self
             .login
             .as_ref()
             .ok_or_else(|| Finding::Unknown("the profile has no [http.login]".into()))?;
-        Ok(self
+        // Checks that fail on the way there use up logins. One is kept back for the way back: a rotation that cannot show its
+        // old set is stuck.
+        let kept_back = u32::from(self.wrong_limit >= KEEPS_ONE_BACK);
+        if !self.going_back.load(Ordering::SeqCst) && self.logins_left() <= kept_back {
+            return Err(self.spent(&format!(
+                "{} logins have gone wrong in this rotation and the panel locks the account at {}; one more is kept for showing that the old set is back",
+                self.budget.spent(),
+                self.wrong_limit
+            )));
+        }
+        let answer = self
             .client
             .login(login, email, password, &self.budget)
-            .await?)
+            .await
+            .map_err(|spent| self.spent(&spent.to_string()))?;
+        if let LoginAnswer::Unknown(why) = &answer {
+            *self.odd_answer() = Some(why.to_string());
+        }
+        Ok(answer)
+    }
+
+    fn odd_answer(&self) -> MutexGuard<'_, Option<String>> {
+        self.last_odd_answer
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// No further login is tried; what was wrong with the last one is the reason that an operator can do something about.
+    fn spent(&self, why: &str) -> Finding {
+        match self.odd_answer().as_ref() {
+            Some(odd) => Finding::Unknown(format!("login: {odd}; {why}")),
+            None => Finding::Unknown(why.to_owned()),
+        }
     }
 
     /// Logs in; a refusal is `Wrong`.

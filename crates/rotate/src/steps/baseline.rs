@@ -92,6 +92,9 @@ impl Compensate for Baseline {
         _: Intended<Backward>,
     ) -> BoxFuture<'a, Result<Evidence, UndoError>> {
         Box::pin(async move {
+            if let Some(panel) = &self.world.panel {
+                panel.goes_back();
+            }
             match self.world.prove(Set::Old, None).await {
                 Ok(seen) => Ok(Evidence::with(
                     format!("the old set is in force: {}", seen.join("; ")),
