@@ -80,6 +80,11 @@ impl Findings {
         }
     }
 
+    /// Whether an incident override accepts everything that was found so far.
+    fn can_all_be_forced(&self, request: &Request) -> bool {
+        forced(request) && self.refusals.iter().all(|r| r.code.can_be_forced())
+    }
+
     /// The refusals that an incident override accepts; the others stop.
     fn settle(
         &mut self,
@@ -89,7 +94,7 @@ impl Findings {
         for refusal in &mut self.refusals {
             refusal.what = redactor.clean(&refusal.what);
         }
-        let force = request.force_unhealthy && request.reason == Reason::Incident;
+        let force = forced(request);
         let (accepted, refused): (Vec<Refusal>, Vec<Refusal>) = std::mem::take(&mut self.refusals)
             .into_iter()
             .partition(|r| force && r.code.can_be_forced());
@@ -101,6 +106,10 @@ impl Findings {
         }
         Err(RotateError::Refused([refused, accepted].concat()))
     }
+}
+
+fn forced(request: &Request) -> bool {
+    request.force_unhealthy && request.reason == Reason::Incident
 }
 
 /// Looks at everything for a rotation of these names.
@@ -151,7 +160,9 @@ pub(crate) async fn look(
 
     progress.looking("the running containers");
     let seen = project::look(profile, &id, &redactor, journal, &mut found).await?;
-    found.stop()?;
+    if !found.can_all_be_forced(request) {
+        found.stop()?;
+    }
 
     progress.looking("who uses the secrets");
     let uses = consumers::find(profile, &seen, &edit, &pairs, &env_fact, &mut found).await;
