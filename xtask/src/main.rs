@@ -5,6 +5,7 @@
 //! does all of it and runs the tests. Each says what it installs and why, and does nothing when nothing is missing.
 
 mod apt;
+mod bench;
 mod compose;
 mod demo;
 mod engine;
@@ -45,6 +46,9 @@ enum Command {
     Test(test::Options),
     /// Rotate a sandbox stack for real and show the evidence
     Demo,
+    /// Measure, and hold the figures against the goals
+    #[command(subcommand)]
+    Bench(bench::Bench),
 }
 
 fn main() -> ExitCode {
@@ -55,6 +59,7 @@ fn main() -> ExitCode {
         Command::Down => stack::down(),
         Command::Test(options) => test::run(&options),
         Command::Demo => demo::run(),
+        Command::Bench(bench) => bench::run(&bench),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

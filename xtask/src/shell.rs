@@ -23,9 +23,17 @@ pub(crate) fn sandbox_dir() -> Result<PathBuf> {
 
 /// A program that cargo built in the dev profile.
 pub(crate) fn built(name: &str) -> PathBuf {
-    let target = std::env::var_os("CARGO_TARGET_DIR")
-        .map_or_else(|| root().join("target"), |dir| root().join(dir));
-    target.join("debug").join(name)
+    target().join("debug").join(name)
+}
+
+/// A program that cargo built in the release profile.
+pub(crate) fn released(name: &str) -> PathBuf {
+    target().join("release").join(name)
+}
+
+fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| root().join("target"), |dir| root().join(dir))
 }
 
 /// The cargo that runs this program, in the root of the repository.
