@@ -1,124 +1,154 @@
 //! The containers of the stack: making them anew, waiting for them, and comparing what they really have.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::path::Path;
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
-use keyroll_journal::{Direction, Event};
+use jiff::Timestamp;
+use keyroll_journal::{Direction, Event, RotationId};
+use keyroll_runtimes::compose::{
+    ActError, Cli, CliError, DriftKind, Engine, EngineError, Form, MovedImage, Project, Recreate,
+    StaleByChoice, Surroundings, WaitError, Waiting, compare_env, form_of,
+};
 use keyroll_saga::StepCx;
-use keyroll_secret::Secret;
+use keyroll_secret::{Redactor, Secret};
 
 use crate::about::Fate;
 use crate::checks::Seen;
 use crate::panel::Finding;
-use crate::preflight::holds;
-use crate::runtime::{Container, Health};
 use crate::steps::names;
 use crate::world::{Set, World};
 
 /// Time for compose to make the containers anew, without their becoming healthy.
 const UP: Duration = Duration::from_secs(300);
-/// Lines of a container's log that are looked through for errors, and shown when it does not come up.
+/// Lines of a container's log that are looked through for errors.
 const LINES: usize = 200;
 
+/// The engine behind a socket, its words cleaned of known values.
+pub(crate) async fn engine(socket: &Path, redactor: &Redactor) -> Result<Engine, EngineError> {
+    Ok(Engine::connect(socket).await?.redacting(redactor.clone()))
+}
+
+/// compose for a project. It inherits no variable of keyroll's own environment: an exported one would beat the env file.
+pub(crate) async fn compose(
+    engine: &Engine,
+    project: Project,
+    rotation: &RotationId,
+    redactor: &Redactor,
+) -> Result<Cli, CliError> {
+    let surroundings = Surroundings {
+        path: OsString::from("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
+        home: Some(OsString::from("/root")),
+        docker_config: None,
+        rotation: Some(rotation.to_string()),
+    };
+    Ok(Cli::connect(engine, project, surroundings)
+        .await?
+        .redacting(redactor.clone()))
+}
+
 impl World {
-    /// Makes these services' containers anew, and checks that nothing else was made.
-    pub(crate) async fn recreate(&self, services: &[String], build: bool) -> Result<(), String> {
+    /// Makes these services' containers anew, from the images that ran, and nothing else.
+    pub(crate) async fn recreate(
+        &self,
+        services: &[String],
+        build: bool,
+        moved: MovedImage,
+    ) -> Result<(), ActError> {
         if services.is_empty() {
             return Ok(());
         }
-        let project = &self.about.project.name;
-        let before = self.engine.volumes_and_networks(project).await?;
-        self.cli.up(services, build, UP).await?;
-        let after = self.engine.volumes_and_networks(project).await?;
-        match after.iter().find(|name| !before.contains(name)) {
-            Some(new) => Err(format!(
-                "recreating the containers made {new}: they may run beside the old data, not on it"
-            )),
-            None => Ok(()),
-        }
+        let image = |s: &String| Some((s.clone(), self.about.services.get(s)?.image.clone()));
+        let images: BTreeMap<String, String> = services.iter().filter_map(image).collect();
+        let wanted = Recreate {
+            services: services.to_vec(),
+            images,
+            moved,
+            build,
+            limit: UP,
+        };
+        self.cli.recreate(&self.engine, &wanted).await.map(drop)
     }
 
-    /// Image references of these services that no longer mean the image that ran: reference, and the id that ran.
-    pub(crate) async fn moved_images(
-        &self,
-        services: &[String],
-    ) -> Result<Vec<(String, String)>, String> {
-        let mut moved = vec![];
-        for fact in services.iter().filter_map(|s| self.about.services.get(s)) {
-            let is_it = self
-                .engine
-                .image_id(&fact.image_ref)
-                .await
-                .is_ok_and(|id| id == fact.image);
-            if !is_it && !fact.image_ref.starts_with("sha256:") {
-                moved.push((fact.image_ref.clone(), fact.image.clone()));
-            }
-        }
-        Ok(moved)
-    }
-
-    /// Makes moved references mean the images that ran again, so that going back returns the images too.
-    pub(crate) async fn pin_images(&self, services: &[String]) -> Result<(), String> {
-        for (reference, image) in self.moved_images(services).await? {
-            self.engine.tag(&image, &reference).await?;
-        }
-        Ok(())
-    }
-
-    /// Waits until these services are healthy, or run where they have no health check. Listens to the engine's events.
+    /// Waits until these services are healthy, or run where they have no health check; by the engine's events.
     pub(crate) async fn wait_healthy(
         &self,
         services: &[String],
         limit: Duration,
     ) -> Result<(), Finding> {
-        // Listening begins before looking: what happens in between is not missed.
-        let mut changes = Box::pin(self.engine.changes(&self.about.project.name));
-        let deadline = tokio::time::Instant::now() + limit;
-        loop {
-            let containers = self.containers().await?;
-            let mut waiting = None;
-            for service in services {
-                let container = containers.iter().find(|c| c.service == *service);
-                match container.map(|c| (c, state_of(c))) {
-                    Some((_, State::Well)) => {}
-                    Some((container, State::Dead(why))) => {
-                        return Err(self.dead(container, &why).await);
-                    }
-                    Some((_, State::Coming)) | None => waiting = Some(service),
-                }
-            }
-            let Some(service) = waiting else {
-                return Ok(());
-            };
-            // Events come at once; the short limit covers an event stream that ended.
-            let next = tokio::time::timeout(Duration::from_millis(500), changes.next());
-            match tokio::time::timeout_at(deadline, next).await {
-                Ok(Ok(None)) => tokio::time::sleep(Duration::from_millis(100)).await,
-                Ok(Ok(Some(())) | Err(_)) => {}
-                Err(_) => {
-                    let why = format!("was not healthy within {} s", limit.as_secs());
-                    return match containers.iter().find(|c| c.service == *service) {
-                        Some(container) => Err(self.dead(container, &why).await),
-                        None => Err(Finding::Wrong(format!(
-                            "service {service} {why}: it has no container"
-                        ))),
-                    };
+        let containers = self.containers().await?;
+        let mut ids = vec![];
+        for service in services {
+            match containers.iter().find(|c| c.service == *service) {
+                Some(container) => ids.push(container.id.clone()),
+                None => {
+                    return Err(Finding::Wrong(format!(
+                        "service {service} has no container"
+                    )));
                 }
             }
         }
+        match self
+            .engine
+            .wait_healthy(&ids, &Waiting::at_most(limit))
+            .await
+        {
+            Ok(()) => Ok(()),
+            Err(error @ WaitError::NotHealthy(_)) => {
+                Err(Finding::Wrong(self.clean(&error.to_string())))
+            }
+            Err(error) => Err(Finding::Unknown(self.clean(&error.to_string()))),
+        }
     }
 
-    async fn dead(&self, container: &Container, why: &str) -> Finding {
-        let lines = self
-            .engine
-            .logs(&container.id, 0, 5)
+    /// Services that compose would make anew although the rotation does not mean them to: a file was edited since preflight.
+    pub(crate) async fn surprises(&self) -> Result<Vec<String>, Finding> {
+        let containers = self.containers().await?;
+        let drift = self.cli.drift(&self.engine, &containers, &[]).await;
+        let drift = drift.map_err(|e| Finding::Unknown(self.clean(&e.to_string())))?;
+        let untouched: BTreeSet<String> = self
+            .about
+            .services_with(Fate::Untouched)
+            .into_iter()
+            .collect();
+        let meant = |s: &String| !untouched.contains(s) || self.about.stale.contains(s);
+        let surprises = drift
+            .into_iter()
+            .filter(|d| d.what == DriftKind::ConfigHash && !meant(&d.service));
+        Ok(surprises.map(|d| d.service).collect())
+    }
+
+    /// Containers left alone although compose would now make them anew; `None` for a service that is as it should be.
+    pub(crate) async fn stale_by_choice(
+        &self,
+    ) -> Result<BTreeMap<String, Option<StaleByChoice>>, Finding> {
+        let hashes = self
+            .cli
+            .hashes()
             .await
-            .unwrap_or_default();
-        Finding::Wrong(self.clean(&format!(
-            "{} {why}; its last lines: {}",
-            container.name,
-            lines.join(" | ")
-        )))
+            .map_err(|e| Finding::Unknown(self.clean(&e.to_string())))?;
+        let containers = self.containers().await?;
+        let mut stale = BTreeMap::new();
+        for (service, fact) in &self.about.services {
+            let left = matches!(fact.fate, Fate::Kept | Fate::OneShot)
+                || self.about.stale.contains(service);
+            let found = containers
+                .iter()
+                .find(|c| c.service == *service)
+                .zip(hashes.get(service));
+            let remembered =
+                found.filter(|(c, wanted)| left && c.config_hash.as_ref() != Some(*wanted));
+            stale.insert(
+                service.clone(),
+                remembered.map(|(container, wanted)| StaleByChoice {
+                    service: service.clone(),
+                    container_id: container.id.clone(),
+                    desired_hash: wanted.clone(),
+                }),
+            );
+        }
+        Ok(stale)
     }
 
     /// Every running consumer has this set's values where the secrets were found, and the other set's nowhere.
@@ -156,7 +186,7 @@ impl World {
                 if let Some((key, _)) = container
                     .env
                     .iter()
-                    .find(|(_, v)| holds(v.expose(), wrong).is_some())
+                    .find(|(_, v)| form_of(wrong.expose(), v.expose()).is_some())
                 {
                     return Err(Finding::Wrong(format!(
                         "{} still has another value of {} in {key}",
@@ -166,7 +196,10 @@ impl World {
                 let here = fact.uses.iter().filter(|u| u.service == container.service);
                 for (key, embedded) in here.filter_map(|u| Some((u.env_key.as_ref()?, u.embedded)))
                 {
-                    let fits = |v: &Secret| holds(v.expose(), right) == Some(embedded);
+                    let fits = |v: &Secret| {
+                        form_of(right.expose(), v.expose())
+                            .is_some_and(|f| (f != Form::Whole) == embedded)
+                    };
                     if !container.env.get(key).is_some_and(fits) {
                         return Err(Finding::Wrong(format!(
                             "{} does not have the value of {} in {key}",
@@ -188,28 +221,26 @@ impl World {
 
     /// The whole environment of every recreated container is what compose says it should be.
     pub(crate) async fn prove_environments(&self) -> Result<(), Finding> {
-        let unknown = |e: String| Finding::Unknown(self.clean(&e));
-        let resolved = self.cli.resolved(None).await.map_err(unknown)?;
-        for container in self.containers().await? {
+        let (resolved, containers) = tokio::join!(self.cli.resolved(None), self.containers());
+        let resolved = resolved.map_err(|e| Finding::Unknown(self.clean(&e.to_string())))?;
+        for container in containers? {
             let recreated = self
                 .about
                 .services
                 .get(&container.service)
                 .is_some_and(|s| s.fate == Fate::Recreated);
-            let Some(service) = resolved.get(&container.service).filter(|_| recreated) else {
+            let Some(service) = resolved
+                .services
+                .get(&container.service)
+                .filter(|_| recreated)
+            else {
                 continue;
             };
-            for (key, wanted) in &service.environment {
-                if !container
-                    .env
-                    .get(key)
-                    .is_some_and(|has| has.same_as(wanted))
-                {
-                    return Err(Finding::Wrong(format!(
-                        "{} runs with another {key} than its files say",
-                        container.name
-                    )));
-                }
+            if let Some(difference) = compare_env(&container, &service.environment).first() {
+                return Err(Finding::Wrong(format!(
+                    "{} does not run with what its files say: {difference}",
+                    container.name
+                )));
             }
         }
         Ok(())
@@ -223,57 +254,28 @@ impl World {
                 step,
                 direction: Direction::Forward,
                 ..
-            } if step.as_str() == names::RECREATE => Some(r.at.as_second()),
+            } if step.as_str() == names::RECREATE => Some(r.at),
             _ => None,
         });
         let mut found = vec![];
         for container in self.containers().await.unwrap_or_default() {
-            if !self
+            if self
                 .about
                 .services
                 .get(&container.service)
-                .is_some_and(|s| s.fate == Fate::Recreated)
+                .is_none_or(|s| s.fate != Fate::Recreated)
             {
                 continue;
             }
+            let since = since.unwrap_or(Timestamp::UNIX_EPOCH);
             let lines = self
                 .engine
-                .logs(&container.id, since.unwrap_or(0), LINES)
+                .logs_since(&container.id, since, LINES)
                 .await
                 .unwrap_or_default();
-            let bad = |line: &&String| {
-                let line = line.to_lowercase();
-                ["error", "fatal", "panic"]
-                    .iter()
-                    .any(|word| line.contains(word))
-            };
-            found.extend(
-                lines
-                    .iter()
-                    .filter(bad)
-                    .take(5)
-                    .map(|line| format!("{}: {}", container.service, self.clean(line))),
-            );
+            let bad = lines.iter().filter(|l| l.looks_like_error()).take(5);
+            found.extend(bad.map(|l| format!("{}: {}", container.service, l.text)));
         }
         found
-    }
-}
-
-enum State {
-    Well,
-    Coming,
-    Dead(String),
-}
-
-fn state_of(container: &Container) -> State {
-    match (container.running, container.health) {
-        (true, Health::None | Health::Healthy) => State::Well,
-        (true, Health::Starting) => State::Coming,
-        (true, Health::Unhealthy) => State::Dead("is unhealthy".into()),
-        (false, _) if container.state == "created" => State::Coming,
-        (false, _) => State::Dead(format!(
-            "is {} (exit code {})",
-            container.state, container.exit_code
-        )),
     }
 }

@@ -1,82 +1,20 @@
-//! Who uses each secret: found by value, wherever it stands, raw or percent-encoded.
+//! Who uses each secret, and whether the edit of the env file reaches all of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write as _;
+use std::os::fd::AsRawFd as _;
+use std::path::PathBuf;
 
-use keyroll_secret::{Secret, percent_encode};
-use serde_json::Value;
+use keyroll_runtimes::compose::{Consumer, Form, Place, Resolved, SeenIn, consumers, sickness};
+use keyroll_secret::Secret;
 
 use super::Findings;
 use super::env::Edit;
-use super::project::{Seen, is_done};
+use super::project::Seen;
 use crate::about::{EnvFact, Fate, ServiceFact, Use};
 use crate::error::Code;
 use crate::profile::Profile;
-use crate::runtime::Service;
 use crate::world::Pair;
-
-/// Shorter values stand in too many texts by chance to be found as a part of one.
-const DISTINCT: usize = 8;
-
-/// Whether `text` is the value, or holds it.
-pub(crate) fn holds(text: &str, value: &Secret) -> Option<bool> {
-    let raw = value.expose();
-    if raw.is_empty() {
-        None
-    } else if text == raw {
-        Some(false)
-    } else if raw.len() >= DISTINCT && (text.contains(raw) || text.contains(&percent_encode(raw))) {
-        Some(true)
-    } else {
-        None
-    }
-}
-
-/// Every place in a service's resolved configuration that holds the value.
-fn places(name: &str, service: &Service, value: &Secret) -> Vec<Use> {
-    let mut uses = vec![];
-    for (key, text) in &service.environment {
-        if let Some(embedded) = holds(text.expose(), value) {
-            uses.push(Use {
-                service: name.to_owned(),
-                place: format!("environment {key}"),
-                env_key: Some(key.clone()),
-                embedded,
-            });
-        }
-    }
-    walk(&service.rest, &mut vec![], &mut |path, text| {
-        if let Some(embedded) = holds(text, value) {
-            uses.push(Use {
-                service: name.to_owned(),
-                place: path.join("."),
-                env_key: None,
-                embedded,
-            });
-        }
-    });
-    uses
-}
-
-fn walk(value: &Value, path: &mut Vec<String>, each: &mut impl FnMut(&[String], &str)) {
-    match value {
-        Value::String(text) => each(path, text),
-        Value::Array(all) => {
-            for (i, value) in all.iter().enumerate() {
-                path.push(i.to_string());
-                walk(value, path, each);
-                path.pop();
-            }
-        }
-        Value::Object(all) => {
-            for (key, value) in all {
-                path.push(key.clone());
-                walk(value, path, each);
-                path.pop();
-            }
-        }
-        _ => {}
-    }
-}
 
 /// Finds the uses of every rotated secret, and refuses those that the edit of the env file would not reach.
 pub(super) async fn find(
@@ -102,57 +40,74 @@ pub(super) async fn find(
             return BTreeMap::new();
         }
     };
-    let mut all = BTreeMap::new();
-    for (name, pair) in pairs {
-        let own_key = &profile.secrets[name].key;
-        let mut uses: Vec<Use> = vec![];
-        for (service, now) in &seen.resolved {
-            uses.extend(places(service, now, &pair.old));
-        }
-        for one in &uses {
-            // Interpolated from the env file: another value there changes it here. Taken from it by `env_file`: the key is one
-            // that is edited.
-            let after = trial.get(&one.service);
-            let interpolated =
-                after.is_some_and(|s| !places(&one.service, s, &pair.old).contains(one));
-            let edited = one
-                .env_key
-                .as_ref()
-                .is_some_and(|k| k == own_key || env.derived.contains(k));
-            let reached = interpolated || (edited && reads_the_file(seen, &one.service, profile));
-            if !reached {
-                found.refuse(
-                    Code::Consumer,
-                    format!("service {} has the value of {name} in {} from somewhere else than {}", one.service, one.place, env.path.display()),
-                    "have it take the value from the env file (`env_file`, or ${KEY} in the compose file), bring the stack up, then run keyroll again",
-                );
-            }
-        }
-        for container in &seen.containers {
-            for (key, text) in &container.env {
-                let known = uses
-                    .iter()
-                    .any(|u| u.service == container.service && u.env_key.as_ref() == Some(key));
-                if known || seen.stale.contains(&container.service) {
-                    continue;
-                }
-                if holds(text.expose(), &pair.old).is_some() {
-                    found.refuse(
-                        Code::Consumer,
-                        format!("container {} has the value of {name} in {key}, its configuration does not", container.name),
-                        "find out where it comes from; bring the stack up with the files as they are, then run keyroll again",
-                    );
-                }
-            }
-        }
-        all.insert(name.clone(), uses);
+    let secrets: Vec<(String, Secret)> = pairs
+        .iter()
+        .map(|(name, pair)| (name.clone(), pair.old.clone()))
+        .collect();
+    // Compose secrets from its environment count as consumers when their variable is one of the env file's.
+    let variables = edit.values();
+    let uses = consumers(&secrets, &seen.resolved, &seen.containers, &variables);
+    for hidden in &uses.not_searched {
+        found.note(format!(
+            "{} of service {} could not be searched for secrets: {}",
+            hidden.name, hidden.service, hidden.reason
+        ));
     }
-    strangers(seen, pairs, found).await;
+    let on_trial: BTreeSet<_> = consumers(&secrets, &trial, &[], &variables)
+        .consumers
+        .into_iter()
+        .map(|c| (c.secret, c.service, c.place))
+        .collect();
+    let mut all: BTreeMap<String, Vec<Use>> = BTreeMap::new();
+    for consumer in uses.consumers {
+        if seen.stale.contains(&consumer.service) && consumer.seen_in == SeenIn::Container {
+            continue;
+        }
+        let name = &consumer.secret;
+        let key = &profile.secrets[name].key;
+        let edited = |k: &String| k == key || env.derived.contains(k);
+        // Interpolated: another value in the env file changes it. Taken by `env_file`: the key is one that is edited.
+        let interpolated = !on_trial.contains(&(
+            name.clone(),
+            consumer.service.clone(),
+            consumer.place.clone(),
+        ));
+        let taken = matches!(&consumer.place, Place::Env(k) if edited(k))
+            && reads_the_file(seen, &consumer.service, edit);
+        if consumer.seen_in == SeenIn::Container {
+            found.refuse(
+                Code::Consumer,
+                format!("the container of {} has the value of {name} in {}, its configuration does not", consumer.service, consumer.place),
+                "find out where it comes from; bring the stack up with the files as they are, then run keyroll again",
+            );
+        } else if !(interpolated || taken) {
+            found.refuse(
+                Code::Consumer,
+                format!("service {} has the value of {name} in {} from somewhere else than {}", consumer.service, consumer.place, env.path.display()),
+                "have it take the value from the env file (`env_file`, or ${KEY} in the compose file), bring the stack up, then run keyroll again",
+            );
+        }
+        all.entry(name.clone()).or_default().push(to_use(&consumer));
+    }
+    strangers(seen, &secrets, found).await;
     all
 }
 
+fn to_use(consumer: &Consumer) -> Use {
+    let env_key = match &consumer.place {
+        Place::Env(key) => Some(key.clone()),
+        _ => None,
+    };
+    Use {
+        service: consumer.service.clone(),
+        place: consumer.place.to_string(),
+        env_key,
+        embedded: consumer.form != Form::Whole,
+    }
+}
+
 /// Running containers outside of the project that hold a value: they would be cut off.
-async fn strangers(seen: &Seen, pairs: &BTreeMap<String, Pair>, found: &mut Findings) {
+async fn strangers(seen: &Seen, secrets: &[(String, Secret)], found: &mut Findings) {
     let everything = match seen.engine.everything().await {
         Ok(everything) => everything,
         Err(why) => {
@@ -164,54 +119,53 @@ async fn strangers(seen: &Seen, pairs: &BTreeMap<String, Pair>, found: &mut Find
             return;
         }
     };
+    let nothing = Resolved::default();
     for container in everything
         .iter()
         .filter(|c| c.project != seen.fact.name || c.one_off)
     {
-        for (name, pair) in pairs {
-            let key = container
-                .env
-                .iter()
-                .find(|(_, text)| holds(text.expose(), &pair.old).is_some());
-            if let Some((key, _)) = key {
-                found.refuse(
-                    Code::Consumer,
-                    format!("container {}, which is not part of the project, has the value of {name} in {key}", container.name),
-                    "stop it, or give it the value in another way; it would be cut off",
-                );
-            }
+        let uses = consumers(
+            secrets,
+            &nothing,
+            std::slice::from_ref(container),
+            &BTreeMap::new(),
+        );
+        for consumer in uses.consumers {
+            found.refuse(
+                Code::Consumer,
+                format!(
+                    "container {}, which is not part of the project, has the value of {} in {}",
+                    container.name, consumer.secret, consumer.place
+                ),
+                "stop it, or give it the value in another way; it would be cut off",
+            );
         }
     }
 }
 
 /// Whether a service takes the env file by `env_file`: everything that the file defines stands in its environment.
-fn reads_the_file(seen: &Seen, service: &str, profile: &Profile) -> bool {
-    let path = profile
-        .env_file()
-        .canonicalize()
-        .unwrap_or_else(|_| profile.env_file().to_owned());
-    let Ok(text) = std::fs::read(&path).map(zeroize::Zeroizing::new) else {
-        return false;
-    };
-    let Ok(file) = keyroll_envfile::EnvFile::parse(&text) else {
-        return false;
-    };
-    let Some(service) = seen.resolved.get(service) else {
-        return false;
-    };
-    file.keys().all(|key| service.environment.contains_key(key))
+fn reads_the_file(seen: &Seen, service: &str, edit: &Edit) -> bool {
+    let service = seen.resolved.services.get(service);
+    service.is_some_and(|s| edit.keys().all(|key| s.environment.contains_key(key)))
 }
 
 /// Compose's view of the project with other values in the env file. The stand-ins are no secrets, the other keys are: the
-/// file lies in a private directory for as long as compose reads it.
-async fn try_with(seen: &Seen, text: &Secret) -> Result<BTreeMap<String, Service>, String> {
-    let scratch = tempfile::Builder::new()
-        .prefix("keyroll-")
-        .tempdir()
-        .map_err(|e| format!("no scratch directory: {e}"))?;
-    let path = scratch.path().join("trial.env");
-    std::fs::write(&path, text.expose()).map_err(|e| format!("{}: {e}", path.display()))?;
-    seen.cli.resolved(Some(&path)).await
+/// text is in memory and never on a disk. Compose opens it by this process's descriptor, as often as it likes.
+async fn try_with(seen: &Seen, text: &Secret) -> Result<Resolved, String> {
+    let failed = |e: std::io::Error| format!("an env file in memory: {e}");
+    let memory = rustix::fs::memfd_create("env-file", rustix::fs::MemfdFlags::CLOEXEC)
+        .map_err(|e| failed(e.into()))?;
+    let mut memory = std::fs::File::from(memory);
+    memory.write_all(text.expose().as_bytes()).map_err(failed)?;
+    let path = PathBuf::from(format!(
+        "/proc/{}/fd/{}",
+        std::process::id(),
+        memory.as_raw_fd()
+    ));
+    seen.cli
+        .resolved(Some(&path))
+        .await
+        .map_err(|e| e.to_string())
 }
 
 /// What becomes of each service.
@@ -220,31 +174,34 @@ pub(super) fn fates(
     seen: &Seen,
     uses: &BTreeMap<String, Vec<Use>>,
 ) -> BTreeMap<String, ServiceFact> {
-    let uses = |service: &str| uses.values().flatten().any(|u| u.service == service);
-    let fate = |container: &crate::runtime::Container| {
-        if !uses(&container.service) {
+    let used: BTreeSet<&str> = uses
+        .values()
+        .flatten()
+        .map(|u| u.service.as_str())
+        .collect();
+    let sick = sickness(&seen.containers);
+    let mut facts = BTreeMap::new();
+    for container in &seen.containers {
+        let fate = if !used.contains(container.service.as_str()) {
             Fate::Untouched
         } else if profile.compose.keep.contains(&container.service) {
             Fate::Kept
-        } else if is_done(container) {
+        } else if container.is_done() {
             Fate::OneShot
         } else {
             Fate::Recreated
-        }
-    };
-    let fact = |c: &crate::runtime::Container| ServiceFact {
-        container: c.id.clone(),
-        image: c.image_id.clone(),
-        image_ref: seen
-            .resolved
-            .get(&c.service)
-            .and_then(|s| s.image.clone())
-            .unwrap_or_else(|| c.image_ref.clone()),
-        fate: fate(c),
-        sick: super::project::why_sick(c),
-    };
-    seen.containers
-        .iter()
-        .map(|c| (c.service.clone(), fact(c)))
-        .collect()
+        };
+        let why = sick
+            .iter()
+            .find(|s| s.container == container.name)
+            .map(|s| s.why.to_string());
+        let fact = ServiceFact {
+            container: container.id.clone(),
+            image: container.image_id.clone(),
+            fate,
+            sick: why,
+        };
+        facts.insert(container.service.clone(), fact);
+    }
+    facts
 }
