@@ -18,36 +18,37 @@ use keyroll_secret::Secret;
 use keyroll_testkit::{Run, Stack, StackOptions, TestkitError, containers_wanted, eventually};
 use recovery::{Bench, DONE, REFUSED, ROLLED_BACK, ROTATE};
 
-/// The password needs encoding in the URL, so that both forms are searched.
-const OLD: [(&str, &str); 6] = [
-    ("POSTGRES_PASSWORD", "old/Database@Canary+7f3a:9c1e"),
-    ("JWT_SECRET", "old-access-key-canary-51c07de2b8"),
-    ("JWT_REFRESH_SECRET", "old-refresh-key-canary-9930aa41c6"),
-    ("ADMIN_PASSWORD", "old-admin-canary-e08b617d25"),
-    ("PROXMOX_TOKEN_SECRET", "kept-proxmox-canary-3d1f55c09a"),
-    ("BACKUP_ENCRYPTION_KEY", "kept-backup-key-canary-c47720fe13"),
-];
+/// Known values, of this stack alone: keyroll refuses when a container of another one has the same. The database's password
+/// needs encoding in the URL, so that both forms are searched.
+fn old(tag: &str) -> [(&'static str, String); 6] {
+    [
+        ("POSTGRES_PASSWORD", "old/Database@Canary+7f3a:"),
+        ("JWT_SECRET", "old-access-key-canary-51c07de2b8-"),
+        ("JWT_REFRESH_SECRET", "old-refresh-key-canary-9930aa41c6-"),
+        ("ADMIN_PASSWORD", "old-admin-canary-e08b617d25-"),
+        ("PROXMOX_TOKEN_SECRET", "kept-proxmox-canary-3d1f55c09a-"),
+        (
+            "BACKUP_ENCRYPTION_KEY",
+            "kept-backup-key-canary-c47720fe13-",
+        ),
+    ]
+    .map(|(name, value)| (name, format!("{value}{tag}")))
+}
 
 /// A stack with known values whose database logs every statement, with its parameters.
-async fn bench() -> Bench {
+async fn bench(tag: &str) -> (Bench, Needles) {
     let mut options = StackOptions::new()
         .postgres_arguments("-c log_statement=all")
         .postgres_arguments("-c log_min_duration_statement=0")
         .postgres_arguments("-c log_connections=on")
         .postgres_arguments("-c log_parameter_max_length_on_error=-1");
-    for (name, value) in OLD {
+    let mut needles = Needles::default();
+    for (name, value) in old(tag) {
+        needles.add(name, &Secret::new(&value));
         options = options.secret(name, Secret::new(value));
     }
-    Bench::start(options).await
-}
-
-/// The values that are known beforehand.
-fn old_needles() -> Needles {
-    let mut needles = Needles::default();
-    for (name, value) in OLD {
-        needles.add(name, &Secret::new(value));
-    }
-    needles
+    let bench = Bench::start(options).await.with_temporary_directory();
+    (bench, needles)
 }
 
 fn quiet(needles: &Needles, what: &str, run: &Run) {
@@ -144,8 +145,7 @@ async fn a_completed_rotation_leaves_no_value_anywhere_but_the_admins_in_the_sum
     if !containers_wanted() {
         return;
     }
-    let bench = bench().await.with_temporary_directory();
-    let mut needles = old_needles();
+    let (bench, mut needles) = bench("completed").await;
     rotate(&bench, &mut needles, false, DONE).await;
 
     let summaries = bench.keyroll.home().join("summaries");
@@ -174,8 +174,7 @@ async fn a_rotation_that_goes_back_leaves_no_value_anywhere() {
     if !containers_wanted() {
         return;
     }
-    let bench = bench().await.with_temporary_directory();
-    let mut needles = old_needles();
+    let (bench, mut needles) = bench("back").await;
     let seed = bench.stack.fault("seed-exit1");
     seed.set();
     for json in [false, true] {
@@ -190,8 +189,7 @@ async fn a_killed_rotation_leaves_no_plain_value_but_beside_the_env_file() {
     if !containers_wanted() {
         return;
     }
-    let bench = bench().await.with_temporary_directory();
-    let mut needles = old_needles();
+    let (bench, mut needles) = bench("killed").await;
     let watcher = Watcher::start(bench.stack.env_path(), bench.keyroll.home().join("tmp"));
     let running = bench.spawn(&ROTATE);
     eventually(
@@ -228,8 +226,7 @@ async fn refusals_and_errors_name_no_value() {
     if !containers_wanted() {
         return;
     }
-    let bench = bench().await.with_temporary_directory();
-    let mut needles = old_needles();
+    let (bench, mut needles) = bench("errors").await;
     let path = bench.stack.env_path();
     let whole = fs::read_to_string(&path).unwrap();
     for (name, value) in [
@@ -239,7 +236,8 @@ async fn refusals_and_errors_name_no_value() {
     ] {
         needles.add(name, &Secret::new(value));
     }
-    let old = |name: &str| OLD.iter().find(|(n, _)| *n == name).unwrap().1;
+    let all = old("errors");
+    let old = |name: &str| all.iter().find(|(n, _)| *n == name).unwrap().1.as_str();
     let line = |name: &str| format!("{name}={}\n", old(name));
     let encoded = Secret::new(old("POSTGRES_PASSWORD")).percent_encoded();
     for (what, text) in [

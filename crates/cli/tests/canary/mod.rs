@@ -99,7 +99,7 @@ pub(crate) struct Seen {
     env_files: BTreeSet<String>,
     /// Argument lists.
     arguments: BTreeSet<Vec<u8>>,
-    /// Environments: whether it is in a container, the process's name, and the variables.
+    /// Environments: whether it is in a container, the process's arguments, and the variables.
     environments: BTreeSet<(bool, String, Vec<u8>)>,
     /// Contents of temporary files.
     temporary: BTreeSet<(PathBuf, Vec<u8>)>,
@@ -157,19 +157,15 @@ impl Seen {
             {
                 continue;
             }
-            if let Ok(bytes) = fs::read(path.join("cmdline"))
-                && !self.arguments.contains(&bytes)
-            {
-                self.arguments.insert(bytes);
-            }
+            let arguments = fs::read(path.join("cmdline")).unwrap_or_default();
             if let Ok(bytes) = fs::read(path.join("environ"))
                 && !bytes.is_empty()
             {
                 let contained = fs::read_link(path.join("ns/pid")).ok() != here;
-                let name = fs::read_to_string(path.join("comm")).unwrap_or_default();
-                self.environments
-                    .insert((contained, name.trim().to_owned(), bytes));
+                let name = String::from_utf8_lossy(&arguments).replace('\0', " ");
+                self.environments.insert((contained, name, bytes));
             }
+            self.arguments.insert(arguments);
         }
     }
 
@@ -239,7 +235,8 @@ impl Seen {
                     let worker = variables
                         .split(|b| *b == 0)
                         .any(|v| v.starts_with(b"NODE_ENV="));
-                    let dump = name.starts_with("pg_dump");
+                    // pg_dumpall asks pg_dump for its version, by way of a shell.
+                    let dump = name.contains("pg_dump");
                     assert!(worker || dump, "{name} has PGPASSWORD");
                     dumps += u32::from(dump);
                 }
