@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use keyroll_journal::RotationId;
+use keyroll_runtimes::compose::Project;
 use serde::{Deserialize, Serialize};
 
 use crate::profile::{Profile, SecretKind};
@@ -108,7 +109,7 @@ pub(crate) struct Use {
     pub embedded: bool,
 }
 
-/// A compose project.
+/// A compose project, as its running containers' labels say.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ProjectFact {
     /// Its name.
@@ -119,6 +120,32 @@ pub(crate) struct ProjectFact {
     pub config_files: Vec<PathBuf>,
     /// What was given as `--env-file`, in order.
     pub env_files: Vec<PathBuf>,
+    /// The version of compose that made it.
+    pub made_by: String,
+}
+
+impl From<&Project> for ProjectFact {
+    fn from(project: &Project) -> Self {
+        Self {
+            name: project.name.clone(),
+            working_dir: project.working_dir.clone(),
+            config_files: project.config_files.clone(),
+            env_files: project.env_files.clone(),
+            made_by: project.made_by.clone(),
+        }
+    }
+}
+
+impl From<&ProjectFact> for Project {
+    fn from(fact: &ProjectFact) -> Self {
+        Self {
+            name: fact.name.clone(),
+            working_dir: fact.working_dir.clone(),
+            config_files: fact.config_files.clone(),
+            env_files: fact.env_files.clone(),
+            made_by: fact.made_by.clone(),
+        }
+    }
 }
 
 /// What becomes of a service.
@@ -142,8 +169,6 @@ pub(crate) struct ServiceFact {
     pub container: String,
     /// The image id that ran.
     pub image: String,
-    /// The reference by which its files name the image.
-    pub image_ref: String,
     /// Why it was not well before the rotation, which went on all the same.
     pub sick: Option<String>,
     /// What becomes of it.

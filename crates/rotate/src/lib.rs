@@ -8,6 +8,7 @@
 
 mod about;
 mod backup;
+mod blocking;
 mod checks;
 mod database;
 mod error;
@@ -18,7 +19,6 @@ mod preflight;
 pub mod profile;
 mod recovery;
 mod report;
-mod runtime;
 mod stack;
 mod steps;
 mod trail;

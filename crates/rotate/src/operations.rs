@@ -273,6 +273,7 @@ impl Keyroll {
         let mut writer = journal.take_over(&lock)?;
         control.arm(&mut writer);
         let world = recovery::world(about, identity, pairs, others, &rotation.id)
+            .await
             .map_err(RotateError::Failed)?;
         // What the killed one started must be gone before anything is looked at: it could still change what is seen.
         recovery::end_orphans(&world, &rotation.id, progress)

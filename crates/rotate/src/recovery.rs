@@ -5,19 +5,20 @@ use std::time::{Duration, Instant};
 
 use keyroll_journal::RotationId;
 use keyroll_providers::postgres::ApplicationName;
+use keyroll_runtimes::orphans;
 use keyroll_secret::{Identity, Secret};
 
 use crate::about::About;
 use crate::panel::Panel;
 use crate::report::Progress;
-use crate::runtime::{Cli, Engine, orphans};
+use crate::stack;
 use crate::world::{Pair, World, redactor};
 
 /// How long what a killed run left gets to end.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// The world of a rotation that is read back. Connects to nothing yet.
-pub(crate) fn world(
+/// The world of a rotation that is read back. Asks the engine and compose for their versions, and nothing else.
+pub(crate) async fn world(
     about: About,
     identity: Identity,
     pairs: BTreeMap<String, Pair>,
@@ -26,9 +27,12 @@ pub(crate) fn world(
 ) -> Result<World, String> {
     let redactor = redactor(&pairs, &others);
     let socket = &about.profile.compose.socket;
-    let engine =
-        Engine::connect(socket, id.as_str()).map_err(|e| format!("{}: {e}", socket.display()))?;
-    let cli = Cli::new(about.project.clone(), socket, id.as_str(), redactor.clone());
+    let engine = stack::engine(socket, &redactor)
+        .await
+        .map_err(|e| e.to_string())?;
+    let cli = stack::compose(&engine, (&about.project).into(), id, &redactor)
+        .await
+        .map_err(|e| e.to_string())?;
     let panel = match &about.profile.http {
         Some(http) => Some(Panel::new(http, about.profile.limits).map_err(|e| e.to_string())?),
         None => None,
@@ -56,17 +60,21 @@ pub(crate) async fn end_orphans(
     // Again until there are none: one may have started another just before it ended.
     let begun = Instant::now();
     loop {
-        let left = orphans::find(id.as_str());
+        let left = orphans::find(id.as_str())
+            .map_err(|e| e.to_string())?
+            .orphans;
         if left.is_empty() {
             break;
         }
-        let names: Vec<&str> = left.iter().map(|o| o.name.as_str()).collect();
+        let names: Vec<&str> = left.iter().map(|o| o.what.as_str()).collect();
         let names = names.join(", ");
         if begun.elapsed() > 2 * LIMIT {
             return Err(format!("the killed run's processes go on: {names}"));
         }
         progress.looking(&format!("ending what the killed run left: {names}"));
-        orphans::end(&left, LIMIT).await?;
+        orphans::end(&left, LIMIT)
+            .await
+            .map_err(|e| e.to_string())?;
     }
     // A step that goes on writes a file of its own.
     keyroll_envfile::remove_leftovers(&world.about.env_file.path).map_err(|e| e.to_string())?;

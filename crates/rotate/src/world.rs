@@ -9,6 +9,7 @@ use keyroll_envfile::Staged;
 use keyroll_journal::{Journal, RotationId, Version, VersionState};
 use keyroll_providers::http::Tokens;
 use keyroll_providers::postgres::{Address, Endpoint, Session};
+use keyroll_runtimes::compose::{Cli, Container, Engine, Exec, ExecError};
 use keyroll_saga::StepCx;
 use keyroll_secret::{Identity, Redactor, Secret};
 
@@ -16,7 +17,6 @@ use crate::about::About;
 use crate::database;
 use crate::panel::{Finding, Panel};
 use crate::profile::SecretKind;
-use crate::runtime::{Cli, Container, Empty, Engine, Hashes};
 
 /// Sealed names of the tokens taken at preflight.
 pub(crate) const WITNESS_ACCESS: &str = "witness/access";
@@ -147,10 +147,12 @@ impl World {
             .ok_or_else(|| "the profile has no [database] section".into())
     }
 
-    /// The running containers of the project.
+    /// The containers of the project, without those of `compose run`.
     pub(crate) async fn containers(&self) -> Result<Vec<Container>, Finding> {
-        let found = self.engine.containers(Some(&self.about.project.name)).await;
-        found.map_err(|e| Finding::Unknown(self.clean(&e)))
+        let found = self.engine.containers(&self.about.project.name).await;
+        let mut found = found.map_err(|e| Finding::Unknown(e.to_string()))?;
+        found.retain(|c| !c.one_off);
+        Ok(found)
     }
 
     /// The container of a service.
@@ -191,36 +193,33 @@ impl World {
             .map_err(|e| e.to_string())
     }
 
-    /// The configuration hash that compose wants for each service now.
-    pub(crate) async fn hashes(&self) -> Result<Hashes, Finding> {
-        self.cli
-            .hashes()
-            .await
-            .map_err(|e| Finding::Unknown(self.clean(&e)))
-    }
-
     /// Runs a command in a service's container, without input, until it ends.
     pub(crate) async fn exec(
         &self,
+        rotation: &RotationId,
         service: &str,
         command: &[String],
         limit: Duration,
     ) -> Result<(), String> {
         let container = self.container(service).await.map_err(|e| e.to_string())?;
+        let exec = Exec::new(container.id, command)
+            .limit(limit)
+            .rotation(rotation.as_str());
         let done = self
             .engine
-            .exec(&container.id, command, Empty, std::io::sink(), limit)
+            .exec(&exec)
             .await
-            .map_err(|e| self.clean(&e))?;
+            .map_err(|e: ExecError| self.clean(&e.to_string()))?;
         if done.exit_code == 0 {
             return Ok(());
         }
-        Err(self.clean(&format!(
+        let text = format!(
             "`{}` in {service} exited with {}: {}",
             command.join(" "),
             done.exit_code,
             done.stderr
-        )))
+        );
+        Err(self.clean(&text))
     }
 
     /// The tokens taken at preflight, if any were.

@@ -5,7 +5,9 @@ use std::io::Write as _;
 use std::os::fd::AsRawFd as _;
 use std::path::PathBuf;
 
-use keyroll_runtimes::compose::{Consumer, Form, Place, Resolved, SeenIn, consumers, sickness};
+use keyroll_runtimes::compose::{
+    Consumer, Form, Place, Resolved, SeenIn, State, consumers, sickness,
+};
 use keyroll_secret::Secret;
 
 use super::Findings;
@@ -108,7 +110,7 @@ fn to_use(consumer: &Consumer) -> Use {
 
 /// Running containers outside of the project that hold a value: they would be cut off.
 async fn strangers(seen: &Seen, secrets: &[(String, Secret)], found: &mut Findings) {
-    let everything = match seen.engine.everything().await {
+    let everything = match seen.engine.all_containers().await {
         Ok(everything) => everything,
         Err(why) => {
             found.refuse(
@@ -122,7 +124,7 @@ async fn strangers(seen: &Seen, secrets: &[(String, Secret)], found: &mut Findin
     let nothing = Resolved::default();
     for container in everything
         .iter()
-        .filter(|c| c.project != seen.fact.name || c.one_off)
+        .filter(|c| c.state == State::Running && (c.project != seen.fact.name || c.one_off))
     {
         let uses = consumers(
             secrets,
@@ -174,7 +176,7 @@ pub(super) fn fates(
     seen: &Seen,
     uses: &BTreeMap<String, Vec<Use>>,
 ) -> BTreeMap<String, ServiceFact> {
-    let used: BTreeSet<&str> = uses
+    let affected: BTreeSet<&str> = uses
         .values()
         .flatten()
         .map(|u| u.service.as_str())
@@ -182,7 +184,7 @@ pub(super) fn fates(
     let sick = sickness(&seen.containers);
     let mut facts = BTreeMap::new();
     for container in &seen.containers {
-        let fate = if !used.contains(container.service.as_str()) {
+        let fate = if !affected.contains(container.service.as_str()) {
             Fate::Untouched
         } else if profile.compose.keep.contains(&container.service) {
             Fate::Kept

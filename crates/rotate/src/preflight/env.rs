@@ -236,6 +236,19 @@ impl Edit {
         Some(text_of(&file))
     }
 
+    /// The keys of the file.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &str> {
+        self.before.keys()
+    }
+
+    /// Every value that the file decides by itself, by key.
+    pub(super) fn values(&self) -> BTreeMap<String, Secret> {
+        self.before
+            .keys()
+            .filter_map(|key| Some((key.to_owned(), self.value(key)?)))
+            .collect()
+    }
+
     fn source(&self, source: &Source) -> Option<String> {
         match source {
             Source::Value(text) => Some(text.clone()),

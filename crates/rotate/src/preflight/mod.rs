@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use keyroll_journal::{Journal, RotationId, VersionState};
+use keyroll_runtimes::compose::{Cli, Engine};
 use keyroll_secret::{Identity, Redactor, Secret};
 
 use crate::about::{About, Fate, Operator, Reason, SecretFact};
@@ -21,11 +22,8 @@ use crate::operations::Request;
 use crate::panel::Panel;
 use crate::profile::{Profile, SecretKind};
 use crate::report::{PlanReport, PlannedSecret, PlannedService, Progress};
-use crate::runtime::{Cli, Engine};
 use crate::steps;
 use crate::world::{Pair, World};
-
-pub(crate) use consumers::holds;
 
 /// A rotation that takes another one back.
 #[derive(Debug)]
@@ -267,7 +265,7 @@ pub(crate) async fn bystander(
     let redactor = crate::world::redactor(&BTreeMap::new(), &others);
     progress.looking("the running containers");
     let id = RotationId::from_text("verify");
-    let seen = project::discover(profile, &id, &redactor, &mut found).await?;
+    let seen = project::discover(profile, &id, &redactor).await?;
     found.stop()?;
     let panel = match &profile.http {
         Some(http) => {

@@ -1,16 +1,17 @@
 //! Is what runs the project that the profile describes, is it what its files say, and does it run well.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-
 use keyroll_journal::{Journal, RotationId};
+use keyroll_runtimes::compose::{
+    Cli, Container, DiscoverError, Drift, DriftKind, Engine, Project, Resolved, StaleByChoice,
+    Wanted, sickness,
+};
 use keyroll_secret::Redactor;
 
 use super::Findings;
 use crate::about::ProjectFact;
 use crate::error::{Code, Refusal, RotateError};
 use crate::profile::Profile;
-use crate::runtime::{Cli, Container, Engine, Hashes, Health, Service};
+use crate::stack;
 
 /// The running project.
 #[derive(Debug)]
@@ -18,19 +19,11 @@ pub(super) struct Seen {
     pub(super) engine: Engine,
     pub(super) cli: Cli,
     pub(super) fact: ProjectFact,
-    /// Its containers, one-off ones left out.
+    /// Its containers, those of `compose run` left out.
     pub(super) containers: Vec<Container>,
-    pub(super) resolved: BTreeMap<String, Service>,
+    pub(super) resolved: Resolved,
     /// Services that are stale by an earlier choice.
     pub(super) stale: Vec<String>,
-}
-
-fn canonical(path: &Path) -> PathBuf {
-    path.canonicalize().unwrap_or_else(|_| path.to_owned())
-}
-
-fn paths(labels: &[String]) -> Vec<PathBuf> {
-    labels.iter().map(|p| canonical(Path::new(p))).collect()
 }
 
 /// Finds the project by the labels of its containers, and compares them with the profile.
@@ -38,139 +31,50 @@ pub(super) async fn discover(
     profile: &Profile,
     id: &RotationId,
     redactor: &Redactor,
-    found: &mut Findings,
 ) -> Result<Seen, RotateError> {
-    let socket = &profile.compose.socket;
     let refuse = |what: String, next: &str| -> RotateError {
         Refusal::new(Code::Project, what, next).into()
     };
-    let no_engine = |e: String| {
-        refuse(
-            format!("{}: {e}", socket.display()),
-            "start the Docker Engine, or set compose.socket",
-        )
-    };
-    let engine = Engine::connect(socket, id.as_str())
-        .map_err(no_engine)?
-        .negotiate()
+    let engine = stack::engine(&profile.compose.socket, redactor)
         .await
-        .map_err(no_engine)?;
-    let all = engine.containers(None).await.map_err(no_engine)?;
-    let wanted: Vec<PathBuf> = profile.compose.files.iter().map(|p| canonical(p)).collect();
-    let ours = |c: &&Container| paths(&c.config_files).iter().any(|p| wanted.contains(p));
-    let mut projects: Vec<&str> = all
-        .iter()
-        .filter(ours)
-        .map(|c| c.project.as_str())
-        .collect();
-    projects.sort_unstable();
-    projects.dedup();
-    if let Some(name) = &profile.compose.project {
-        projects.retain(|p| p == name);
-    }
-    let files = listed(&wanted);
-    let name = match projects.as_slice() {
-        [one] => (*one).to_owned(),
-        [] => {
-            return Err(refuse(
-                format!(
-                    "no container was made from {files}{}",
-                    profile
-                        .compose
-                        .project
-                        .as_ref()
-                        .map(|p| format!(" as project {p}"))
-                        .unwrap_or_default()
-                ),
-                "start the stack first, or correct compose.files and compose.project in the profile; `docker compose ls` shows what runs",
-            ));
-        }
-        many => {
-            return Err(refuse(
-                format!("{files} runs as several projects: {}", many.join(", ")),
-                "name the one that is meant as compose.project in the profile",
-            ));
-        }
+        .map_err(|e| {
+            refuse(
+                e.to_string(),
+                "start the Docker Engine, or set compose.socket in the profile",
+            )
+        })?;
+    let wanted = Wanted {
+        root: profile.root.clone(),
+        config_files: profile.compose.files.clone(),
+        env_files: profile.compose.env_files.clone(),
+        project: profile.compose.project.clone(),
     };
-    let containers: Vec<Container> = all
-        .into_iter()
-        .filter(|c| c.project == name && !c.one_off)
-        .collect();
-    let first = &containers[0];
-    let fact = ProjectFact {
-        name: name.clone(),
-        working_dir: PathBuf::from(&first.working_dir),
-        config_files: first.config_files.iter().map(PathBuf::from).collect(),
-        env_files: first.env_files.iter().map(PathBuf::from).collect(),
+    let project = Project::discover(&engine, &wanted)
+        .await
+        .map_err(|e: DiscoverError| {
+            refuse(
+                e.to_string(),
+                "see [compose] in the profile; `docker compose ls -a` shows what runs",
+            )
+        })?;
+    let no_compose = |e: &dyn std::error::Error| {
+        refuse(e.to_string(), "`docker compose config` shows what is wrong")
     };
-    compare(profile, &containers, &wanted, found);
-    let cli = Cli::new(fact.clone(), socket, id.as_str(), redactor.clone());
+    let cli = stack::compose(&engine, project.clone(), id, redactor)
+        .await
+        .map_err(|e| no_compose(&e))?;
+    let (containers, resolved) = tokio::join!(engine.containers(&project.name), cli.resolved(None));
+    let mut containers = containers.map_err(|e| no_compose(&e))?;
+    containers.retain(|c| !c.one_off);
+    let resolved = resolved.map_err(|e| no_compose(&e))?;
     Ok(Seen {
         engine,
         cli,
-        fact,
+        fact: (&project).into(),
         containers,
-        resolved: BTreeMap::new(),
+        resolved,
         stale: vec![],
     })
-}
-
-/// The labels of the containers against one another, and against the profile.
-fn compare(profile: &Profile, containers: &[Container], wanted: &[PathBuf], found: &mut Findings) {
-    let first = &containers[0];
-    let name = &first.project;
-    let files = listed(wanted);
-    for container in containers {
-        let labels = |c: &Container| {
-            (
-                c.working_dir.clone(),
-                paths(&c.config_files),
-                paths(&c.env_files),
-            )
-        };
-        if labels(container) != labels(first) {
-            found.refuse(
-                Code::Project,
-                format!(
-                    "{} and {} were started with different compose files, directories or env files",
-                    first.name, container.name
-                ),
-                "bring the whole project up once in the same way, then run keyroll again",
-            );
-        }
-    }
-    if paths(&first.config_files) != wanted {
-        found.refuse(
-            Code::Project,
-            format!(
-                "project {name} was started from {}, the profile says {files}",
-                first.config_files.join(", ")
-            ),
-            "correct compose.files in the profile",
-        );
-    }
-    let env_files: Vec<PathBuf> = profile
-        .compose
-        .env_files
-        .iter()
-        .map(|p| canonical(p))
-        .collect();
-    if !first.env_files.is_empty() && paths(&first.env_files) != env_files {
-        found.refuse(
-            Code::Project,
-            format!(
-                "project {name} was started with --env-file {}, the profile says {}",
-                first.env_files.join(", "),
-                profile.env_file().display()
-            ),
-            "correct compose.env_files in the profile",
-        );
-    }
-}
-
-fn listed(paths: &[PathBuf]) -> String {
-    let names: Vec<String> = paths.iter().map(|p| p.display().to_string()).collect();
-    names.join(", ")
 }
 
 /// [`discover`], and then drift and health.
@@ -181,130 +85,83 @@ pub(super) async fn look(
     journal: &Journal,
     found: &mut Findings,
 ) -> Result<Seen, RotateError> {
-    let mut seen = discover(profile, id, redactor, found).await?;
-    found.stop()?;
-    let unreadable = |e: String| -> RotateError {
+    let mut seen = discover(profile, id, redactor).await?;
+    let remembered: Vec<StaleByChoice> = journal
+        .stale()?
+        .into_iter()
+        .map(|s| StaleByChoice {
+            service: s.service,
+            container_id: s.container,
+            desired_hash: s.desired,
+        })
+        .collect();
+    let drift = seen
+        .cli
+        .drift(&seen.engine, &seen.containers, &remembered)
+        .await;
+    let drift = drift.map_err(|e| {
         Refusal::new(
-            Code::Project,
-            e,
-            "mend the compose files; `docker compose config` shows the error",
+            Code::Drift,
+            e.to_string(),
+            "mend it, then run keyroll again",
         )
-        .into()
+    })?;
+    for one in &drift {
+        found.refuse(
+            Code::Drift,
+            told(one),
+            "bring the stack up with the files as they are (`docker compose up -d`), check it, then run keyroll again",
+        );
+    }
+    let same = |s: &StaleByChoice| {
+        seen.containers
+            .iter()
+            .any(|c| c.service == s.service && c.id == s.container_id)
     };
-    let (resolved, hashes) = seen.cli.resolved_with_hashes().await.map_err(unreadable)?;
-    seen.resolved = resolved;
-    drift(&mut seen, &hashes, journal, found).await?;
-    sickness(&seen, found);
+    seen.stale = remembered
+        .into_iter()
+        .filter(same)
+        .map(|s| s.service)
+        .collect();
+    for sick in sickness(&seen.containers) {
+        found.refuse(
+            Code::Sick,
+            format!("{} is {}", sick.container, sick.why),
+            "mend the stack first; for an incident there is --reason incident --force-unhealthy",
+        );
+    }
     Ok(seen)
 }
 
-async fn drift(
-    seen: &mut Seen,
-    hashes: &Hashes,
-    journal: &Journal,
-    found: &mut Findings,
-) -> Result<(), RotateError> {
-    let next = "bring the stack up with the files as they are (`docker compose up -d`), check it, then run keyroll again";
-    let remembered = journal.stale()?;
-    for (service, wanted) in hashes {
-        let Some(container) = seen.containers.iter().find(|c| c.service == *service) else {
-            found.refuse(
-                Code::Drift,
-                format!("service {service} is in the files and has no container"),
-                next,
-            );
-            continue;
-        };
-        if !wanted.fits(&container.config_hash) {
-            let by_choice = remembered.iter().any(|s| {
-                s.service == *service && s.container == container.id && s.desired == wanted.full
-            });
-            if by_choice {
-                seen.stale.push(service.clone());
-            } else {
-                found.refuse(
-                    Code::Drift,
-                    format!(
-                        "{} runs another configuration than its files now say (hash {}, wanted {}): a file was edited since, or another compose version made it",
-                        container.name,
-                        short(&container.config_hash),
-                        short(&wanted.full)
-                    ),
-                    next,
-                );
-            }
+fn told(drift: &Drift) -> String {
+    let Drift {
+        service,
+        running,
+        wanted,
+        ..
+    } = drift;
+    match drift.what {
+        DriftKind::ConfigHash => format!(
+            "{service} runs another configuration than its files now say (hash {}, wanted {}): a file was edited since, or another compose version made it",
+            short(running),
+            short(wanted)
+        ),
+        DriftKind::ImageId => format!(
+            "{service} runs image {}, but its reference now names {}: recreating would deploy it by surprise",
+            short(running),
+            short(wanted)
+        ),
+        DriftKind::ImageGone => {
+            format!("the image that {service} names is gone from this host ({wanted})")
         }
-        let reference = seen
-            .resolved
-            .get(service)
-            .and_then(|s| s.image.clone())
-            .unwrap_or_else(|| container.image_ref.clone());
-        match seen.engine.image_id(&reference).await {
-            Ok(id) if id == container.image_id => {}
-            Ok(id) => found.refuse(
-                Code::Drift,
-                format!(
-                    "{} runs image {}, but {reference} now is {}: recreating would deploy it by surprise",
-                    container.name,
-                    short(container.image_id.trim_start_matches("sha256:")),
-                    short(id.trim_start_matches("sha256:"))
-                ),
-                next,
-            ),
-            Err(why) => found.refuse(Code::Drift, format!("{}: its image {reference} cannot be looked at: {why}", container.name), next),
+        DriftKind::Missing => format!("service {service} is in the files and has no container"),
+        DriftKind::Orphan => {
+            format!("{running} belongs to service {service}, which the files no longer have")
         }
     }
-    for container in seen
-        .containers
-        .iter()
-        .filter(|c| !hashes.contains_key(&c.service))
-    {
-        found.refuse(
-            Code::Drift,
-            format!(
-                "{} belongs to a service that the files no longer have",
-                container.name
-            ),
-            next,
-        );
-    }
-    Ok(())
 }
 
 fn short(hash: &str) -> &str {
+    let hash = hash.strip_prefix("sha256:").unwrap_or(hash);
     hash.get(..12).unwrap_or(hash)
-}
-
-/// A container that ran once, did its work and is not meant to run again.
-pub(super) fn is_done(container: &Container) -> bool {
-    !container.running
-        && container.state == "exited"
-        && container.exit_code == 0
-        && !container.restarts
-}
-
-/// Why a container is not well, if it is not.
-pub(super) fn why_sick(container: &Container) -> Option<String> {
-    match (container.running, container.health) {
-        (false, _) if is_done(container) => None,
-        (false, _) => Some(format!(
-            "is {} (exit code {})",
-            container.state, container.exit_code
-        )),
-        (true, Health::None | Health::Healthy) => None,
-        (true, Health::Starting) => Some("is still starting".to_owned()),
-        (true, Health::Unhealthy) => Some("is unhealthy".to_owned()),
-    }
-}
-
-fn sickness(seen: &Seen, found: &mut Findings) {
-    for container in &seen.containers {
-        if let Some(why) = why_sick(container) {
-            found.refuse(
-                Code::Sick,
-                format!("{} {why}", container.name),
-                "mend the stack first; for an incident there is --reason incident --force-unhealthy",
-            );
-        }
-    }
 }

@@ -102,7 +102,7 @@ impl AdminPassword {
         cx.fence()?;
         let done = self
             .world
-            .exec(&spec.seed.service, &spec.seed.command, limit)
+            .exec(cx.rotation(), &spec.seed.service, &spec.seed.command, limit)
             .await;
         let after = self.stored(cx).await.map_err(unsure)?;
         let changed = !after.same_as(&before);

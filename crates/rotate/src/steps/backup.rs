@@ -4,22 +4,21 @@
 //! there. It is then decrypted and given to `pg_restore`, which must read all of it; `--list` would read the table of contents
 //! alone.
 
-use std::io::Read as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use keyroll_backup::{BackupStream, BackupWriter};
-use keyroll_journal::{Backward, Evidence, Forward, Intended, Receipt, StepName};
+use keyroll_journal::{Backward, Evidence, Forward, Intended, Receipt, RotationId, StepName};
+use keyroll_runtimes::compose::Exec;
 use keyroll_saga::{
     ActError, BoxFuture, Compensate, ConfirmError, Observed, Step, StepCx, UndoError,
 };
-use keyroll_secret::Recipients;
+use keyroll_secret::{Recipients, Secret};
 use serde_json::json;
-use tokio::sync::mpsc;
 
+use crate::blocking::Blocking;
 use crate::profile::SecretKind;
-use crate::runtime::Fed;
 use crate::steps::names;
 use crate::world::{Set, World};
 
@@ -46,6 +45,7 @@ impl Backup {
     /// Runs a `PostgreSQL` program beside the server, its output into a part of the backup.
     async fn program(
         &self,
+        rotation: &RotationId,
         program: &str,
         arguments: &[&str],
         stream: &mut BackupStream,
@@ -64,21 +64,16 @@ impl Backup {
         let password = world
             .value_of(SecretKind::PostgresPassword, Set::Old)
             .map_err(|e| e.to_string())?;
-        let input = Fed {
-            first: Some(format!("{}\n", password.expose()).into_bytes()),
-            rest: None,
-        };
+        let line = Secret::new(format!("{}\n", password.expose()));
         let limit = Duration::from_secs(world.about.profile.limits.dump_seconds);
+        let exec = Exec::new(container.id, Self::command(program, arguments))
+            .limit(limit)
+            .rotation(rotation.as_str());
         let done = world
             .engine
-            .exec(
-                &container.id,
-                &Self::command(program, arguments),
-                input,
-                stream,
-                limit,
-            )
-            .await?;
+            .exec_streamed(&exec, Some(line.expose().as_bytes()), &mut Blocking(stream))
+            .await;
+        let done = done.map_err(|e| e.to_string())?;
         if done.exit_code == 0 {
             Ok(())
         } else {
@@ -89,7 +84,7 @@ impl Backup {
         }
     }
 
-    async fn dump(&self, writer: &BackupWriter) -> Result<u64, String> {
+    async fn dump(&self, rotation: &RotationId, writer: &BackupWriter) -> Result<u64, String> {
         let fact = self.world.about.database.as_ref().ok_or("no [database]")?;
         let mut stream = writer.stream(DUMP).map_err(|e| e.to_string())?;
         let arguments = [
@@ -100,14 +95,15 @@ impl Backup {
             "-Fc",
             "--no-password",
         ];
-        self.program("pg_dump", &arguments, &mut stream).await?;
+        self.program(rotation, "pg_dump", &arguments, &mut stream)
+            .await?;
         let bytes = stream.bytes();
         tokio::task::block_in_place(|| stream.finish()).map_err(|e| e.to_string())?;
-        self.read_back(writer).await?;
+        self.read_back(rotation, writer).await?;
         Ok(bytes)
     }
 
-    async fn roles(&self, writer: &BackupWriter) -> Result<(), String> {
+    async fn roles(&self, rotation: &RotationId, writer: &BackupWriter) -> Result<(), String> {
         let fact = self.world.about.database.as_ref().ok_or("no [database]")?;
         let mut stream = writer.stream(ROLES).map_err(|e| e.to_string())?;
         let arguments = [
@@ -118,13 +114,14 @@ impl Backup {
             "--globals-only",
             "--no-password",
         ];
-        self.program("pg_dumpall", &arguments, &mut stream).await?;
+        self.program(rotation, "pg_dumpall", &arguments, &mut stream)
+            .await?;
         tokio::task::block_in_place(|| stream.finish()).map_err(|e| e.to_string())?;
         Ok(())
     }
 
     /// Has `pg_restore` read the whole dump, as it was written.
-    async fn read_back(&self, writer: &BackupWriter) -> Result<(), String> {
+    async fn read_back(&self, rotation: &RotationId, writer: &BackupWriter) -> Result<(), String> {
         let world = &self.world;
         let spec = world
             .about
@@ -136,40 +133,18 @@ impl Backup {
             .container(&spec.service)
             .await
             .map_err(|e| e.to_string())?;
-        let mut plain = writer
+        let plain = writer
             .open(DUMP, &world.identity)
             .map_err(|e| e.to_string())?;
-        let (send, receive) = mpsc::channel(8);
-        let reader = tokio::task::spawn_blocking(move || {
-            loop {
-                let mut piece = vec![0; 128 * 1024];
-                let read = plain.read(&mut piece).map_err(|e| e.to_string());
-                let end = !matches!(read, Ok(n) if n > 0);
-                let piece = read.map(|n| {
-                    piece.truncate(n);
-                    piece
-                });
-                if matches!(&piece, Ok(p) if p.is_empty())
-                    || send.blocking_send(piece).is_err()
-                    || end
-                {
-                    break;
-                }
-            }
-        });
         let limit = Duration::from_secs(world.about.profile.limits.dump_seconds);
-        let command: Vec<String> = ["pg_restore", "-f", "/dev/null"]
-            .map(str::to_owned)
-            .to_vec();
-        let input = Fed {
-            first: None,
-            rest: Some(receive),
-        };
+        let exec = Exec::new(container.id, ["pg_restore", "-f", "/dev/null"])
+            .limit(limit)
+            .rotation(rotation.as_str());
         let done = world
             .engine
-            .exec(&container.id, &command, input, std::io::sink(), limit)
-            .await?;
-        let _ = reader.await;
+            .exec_streamed(&exec, Some(Blocking(plain)), &mut tokio::io::sink())
+            .await;
+        let done = done.map_err(|e| e.to_string())?;
         if done.exit_code == 0 {
             return Ok(());
         }
@@ -179,7 +154,7 @@ impl Backup {
         ))
     }
 
-    async fn save(&self) -> Result<Receipt, String> {
+    async fn save(&self, rotation: &RotationId) -> Result<Receipt, String> {
         let about = &self.world.about;
         let profile = &about.profile;
         let recipients = Recipients::new(
@@ -206,7 +181,8 @@ impl Backup {
             if about.database.is_none() {
                 return Ok(0);
             }
-            let (dump, roles) = tokio::join!(self.dump(&writer), self.roles(&writer));
+            let (dump, roles) =
+                tokio::join!(self.dump(rotation, &writer), self.roles(rotation, &writer));
             roles.and(dump)
         };
         let (files, database) = tokio::join!(files, database);
@@ -244,7 +220,7 @@ impl Step for Backup {
     ) -> BoxFuture<'a, Result<Receipt, ActError>> {
         Box::pin(async {
             cx.fence()?;
-            self.save()
+            self.save(cx.rotation())
                 .await
                 .map_err(|e| ActError::NotApplied(self.world.clean(&e)))
         })

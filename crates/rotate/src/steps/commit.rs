@@ -8,9 +8,9 @@ use std::sync::Arc;
 use keyroll_journal::{
     Evidence, Forward, Intended, JournalError, Receipt, Stale, StepName, VersionState,
 };
+use keyroll_runtimes::compose::StaleByChoice;
 use keyroll_saga::{ActError, BoxFuture, ConfirmError, Observed, Step, StepCx};
 
-use crate::about::Fate;
 use crate::steps::names;
 use crate::world::World;
 
@@ -33,29 +33,20 @@ impl Commit {
 
     /// Containers left alone although compose would now make them anew: remembered, so that they are no drift tomorrow.
     async fn stale(&self) -> Result<BTreeMap<String, Option<Stale>>, String> {
-        let hashes = self.world.hashes().await.map_err(|e| e.to_string())?;
-        let containers = self.world.containers().await.map_err(|e| e.to_string())?;
-        let mut stale = BTreeMap::new();
-        for (service, fact) in &self.world.about.services {
-            let left = matches!(fact.fate, Fate::Kept | Fate::OneShot);
-            let remembered = match (
-                containers.iter().find(|c| c.service == *service),
-                hashes.get(service),
-            ) {
-                (Some(container), Some(desired))
-                    if left && !desired.fits(&container.config_hash) =>
-                {
-                    Some(Stale {
-                        service: service.clone(),
-                        container: container.id.clone(),
-                        desired: desired.full.clone(),
-                    })
-                }
-                _ => None,
-            };
-            stale.insert(service.clone(), remembered);
-        }
-        Ok(stale)
+        let stale = self
+            .world
+            .stale_by_choice()
+            .await
+            .map_err(|e| e.to_string())?;
+        let remembered = |s: StaleByChoice| Stale {
+            service: s.service,
+            container: s.container_id,
+            desired: s.desired_hash,
+        };
+        Ok(stale
+            .into_iter()
+            .map(|(service, s)| (service, s.map(remembered)))
+            .collect())
     }
 }
 

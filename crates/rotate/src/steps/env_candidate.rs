@@ -44,7 +44,10 @@ pub(crate) async fn stage(world: &World, cx: &StepCx) -> Result<Staged, String> 
         world.cli.read_env(&fact.path),
         world.cli.read_env(&candidate)
     );
-    let (old, new) = (old.map_err(|e| e.clone())?, new.map_err(|e| e.clone())?);
+    let (old, new) = (
+        old.map_err(|e| e.to_string())?,
+        new.map_err(|e| e.to_string())?,
+    );
     let keys: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
     let differ: BTreeSet<&str> = keys
         .into_iter()
@@ -89,7 +92,7 @@ impl Step for EnvCandidate {
         _: Intended<Forward>,
     ) -> BoxFuture<'a, Result<Receipt, ActError>> {
         Box::pin(async {
-            let staged = stage(&self.world, cx)
+            let staged = Box::pin(stage(&self.world, cx))
                 .await
                 .map_err(|e| ActError::NotApplied(self.world.clean(&e)))?;
             let receipt = json!({"keys": self.world.env_keys().collect::<Vec<_>>()});

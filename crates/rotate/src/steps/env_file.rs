@@ -25,7 +25,7 @@ impl EnvFileStep {
         let staged = match self.world.take_staged() {
             Some(staged) => staged,
             // Another process staged it, and was killed.
-            None => env_candidate::stage(&self.world, cx)
+            None => Box::pin(env_candidate::stage(&self.world, cx))
                 .await
                 .map_err(not_applied)?,
         };

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keyroll_journal::{Backward, Evidence, Forward, Intended, Receipt, StepName};
+use keyroll_runtimes::compose::{self, MovedImage};
 use keyroll_saga::{
     ActError, BoxFuture, Compensate, ConfirmError, Observed, Step, StepCx, UndoError,
 };
@@ -25,34 +26,6 @@ pub(crate) struct Recreate {
 impl Recreate {
     fn targets(&self) -> Vec<String> {
         self.world.about.services_with(Fate::Recreated)
-    }
-
-    /// Services that compose would make anew and nobody expects: a file was edited since preflight.
-    async fn surprises(&self) -> Result<Vec<String>, Finding> {
-        let (hashes, containers) = tokio::join!(self.world.hashes(), self.world.containers());
-        let (hashes, containers) = (hashes?, containers?);
-        let untouched = self.world.about.services_with(Fate::Untouched);
-        let changed = |service: &&String| {
-            let running = containers.iter().find(|c| c.service == **service);
-            running
-                .zip(hashes.get(*service))
-                .is_some_and(|(c, wanted)| !wanted.fits(&c.config_hash))
-        };
-        let stale = |service: &&String| !self.world.about.stale.contains(service);
-        Ok(untouched
-            .iter()
-            .filter(changed)
-            .filter(stale)
-            .cloned()
-            .collect())
-    }
-
-    async fn up(&self) -> Result<(), ActError> {
-        let world = &self.world;
-        world
-            .recreate(&self.targets(), self.world.about.build)
-            .await
-            .map_err(|e| ActError::Indeterminate(world.clean(&e)))
     }
 
     async fn healthy(&self) -> Result<(), Finding> {
@@ -76,15 +49,10 @@ impl Recreate {
             return Ok(Evidence::new("the containers run the old values"));
         }
         cx.fence().map_err(|e| Finding::Unknown(e.to_string()))?;
-        let targets = self.targets();
         self.world
-            .pin_images(&targets)
+            .recreate(&self.targets(), false, MovedImage::PointBack)
             .await
-            .map_err(Finding::Unknown)?;
-        self.world
-            .recreate(&targets, false)
-            .await
-            .map_err(Finding::Unknown)?;
+            .map_err(|e| Finding::Unknown(e.to_string()))?;
         self.healthy().await?;
         self.world.prove_containers(Set::Old).await?;
         Ok(Evidence::new(format!(
@@ -122,6 +90,7 @@ impl Step for Recreate {
         Box::pin(async {
             let not_applied = |e: String| ActError::NotApplied(self.world.clean(&e));
             let surprises = self
+                .world
                 .surprises()
                 .await
                 .map_err(|e| not_applied(e.to_string()))?;
@@ -131,21 +100,15 @@ impl Step for Recreate {
                     surprises.join(", ")
                 )));
             }
-            let targets = self.targets();
-            if !self.world.about.build
-                && let Some((reference, _)) = self
-                    .world
-                    .moved_images(&targets)
-                    .await
-                    .map_err(not_applied)?
-                    .first()
-            {
-                return Err(not_applied(format!(
-                    "the image {reference} was moved to another one since preflight"
-                )));
-            }
             cx.fence()?;
-            self.up().await?;
+            let made = self
+                .world
+                .recreate(&self.targets(), self.world.about.build, MovedImage::Refuse)
+                .await;
+            made.map_err(|e| match e {
+                compose::ActError::NotApplied(why) => not_applied(why),
+                other => ActError::Indeterminate(self.world.clean(&other.to_string())),
+            })?;
             Ok(json!({"services": self.targets()}))
         })
     }

@@ -26,7 +26,7 @@ const FILE_MAX: u64 = 1 << 20;
 pub struct Consumer {
     /// The secret's name, as the caller gave it.
     pub secret: String,
-    /// The service.
+    /// The service; the container's name when compose did not make it.
     pub service: String,
     /// Where in the service.
     pub place: Place,
@@ -115,7 +115,8 @@ pub struct Uses {
 
 /// Every place where one of these values (name, value) stands in the configuration or in a container, raw or
 /// percent-encoded. `variables` are compose's own, for secrets that are mounted from its environment; see
-/// [`Cli::interpolated`](super::Cli::interpolated). Reads the mounted files.
+/// [`Cli::interpolated`](super::Cli::interpolated). Reads the mounted files. A service of another project counts under its own
+/// name: ask for those apart ([`Engine::all_containers`](super::Engine::all_containers)), with a configuration of no service.
 pub fn consumers(
     secrets: &[(String, Secret)],
     resolved: &Resolved,
@@ -237,7 +238,7 @@ fn file(path: &Path) -> Result<Option<Secret>, String> {
 }
 
 /// How `value` stands in `text`, if it does.
-fn form_of(value: &str, text: &str) -> Option<Form> {
+pub fn form_of(value: &str, text: &str) -> Option<Form> {
     if value.is_empty() {
         return None;
     }

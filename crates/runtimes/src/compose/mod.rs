@@ -36,6 +36,7 @@ pub use consumers::Place;
 pub use consumers::SeenIn;
 pub use consumers::Uses;
 pub use consumers::consumers;
+pub use consumers::form_of;
 pub use container::Container;
 pub use container::Health;
 pub use container::Published;

@@ -19,6 +19,16 @@ pub struct Resolved {
     json: Secret,
 }
 
+impl Default for Resolved {
+    /// No service at all: for searching containers alone.
+    fn default() -> Self {
+        Self {
+            services: BTreeMap::new(),
+            json: Secret::new("{}"),
+        }
+    }
+}
+
 /// A service, as it should be.
 #[derive(Debug, Clone, Default)]
 pub struct Service {
