@@ -1,6 +1,7 @@
 //! What the steps of one rotation work with: both sets of values, and ways to the systems they are in force on.
 
 use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -12,6 +13,8 @@ use keyroll_providers::postgres::{Address, Endpoint, Session};
 use keyroll_runtimes::compose::{Cli, Container, Engine, Exec, ExecError};
 use keyroll_saga::StepCx;
 use keyroll_secret::{Identity, Redactor, Secret};
+
+use tokio::net::TcpStream;
 
 use crate::about::About;
 use crate::database;
@@ -26,6 +29,8 @@ pub(crate) const WITNESS_REFRESH_NEXT: &str = "witness/refresh-next";
 pub(crate) const ENV_BEFORE: &str = "env-file/before";
 /// Sealed name of the env file as it will be.
 pub(crate) const ENV_AFTER: &str = "env-file/after";
+/// Time for a connection on this host; none takes longer that does not hang.
+const REACHED_WITHIN: Duration = Duration::from_secs(2);
 /// Start of the sealed names of values that are not rotated but needed.
 pub(crate) const VALUE: &str = "value/";
 
@@ -173,8 +178,12 @@ impl World {
             ));
         };
         let container = self.container(&spec.service).await?;
-        endpoint_of(&container, spec.port, &fact.role, &fact.database).ok_or_else(|| {
-            Finding::Unknown(format!("{} has no address on a network", spec.service))
+        let found = endpoint_of(&container, spec.port, &fact.role, &fact.database).await;
+        found.ok_or_else(|| {
+            Finding::Unknown(format!(
+                "{} takes no connection, at its own address or at a published port",
+                spec.service
+            ))
         })
     }
 
@@ -248,19 +257,44 @@ impl World {
     }
 }
 
-/// The first address of a container on a network, as an endpoint.
-pub(crate) fn endpoint_of(
+/// Where the database is reached over a path that asks for passwords: at its container's own address, else at a port that is
+/// published on this host. The first that takes a connection; none when no address does.
+///
+/// Both come to the server from an address that is not its loopback. Whether passwords are really asked for there is shown
+/// by the negative control, not assumed.
+pub(crate) async fn endpoint_of(
     container: &Container,
     port: u16,
     role: &str,
     database: &str,
 ) -> Option<Endpoint> {
-    let (_, ip) = container.networks.first()?;
-    Some(Endpoint {
-        address: Address::ip(*ip, port),
-        database: database.to_owned(),
-        role: role.to_owned(),
-    })
+    let own = container
+        .networks
+        .iter()
+        .map(|(_, ip)| SocketAddr::new(*ip, port));
+    let published = container
+        .published
+        .iter()
+        .filter(|p| p.port == port && p.protocol == "tcp")
+        .map(|p| {
+            let everywhere = p.host.ip().is_unspecified();
+            if everywhere {
+                SocketAddr::new(Ipv4Addr::LOCALHOST.into(), p.host.port())
+            } else {
+                p.host
+            }
+        });
+    for address in own.chain(published) {
+        let connected = tokio::time::timeout(REACHED_WITHIN, TcpStream::connect(address)).await;
+        if matches!(connected, Ok(Ok(_))) {
+            return Some(Endpoint {
+                address: Address::ip(address.ip(), address.port()),
+                database: database.to_owned(),
+                role: role.to_owned(),
+            });
+        }
+    }
+    None
 }
 
 /// Both sets of the rotated secrets, and values of others that are needed, by name.

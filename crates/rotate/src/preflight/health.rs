@@ -90,10 +90,11 @@ async fn look_at_database(
             spec.service
         ))
     })?;
-    let endpoint =
-        endpoint_of(container, spec.port, &fact.role, &fact.database).ok_or_else(|| {
+    let endpoint = endpoint_of(container, spec.port, &fact.role, &fact.database)
+        .await
+        .ok_or_else(|| {
             trouble(format!(
-                "{} has no address on a container network",
+                "{} takes no connection from this host, at its own address or at a published port",
                 spec.service
             ))
         })?;
