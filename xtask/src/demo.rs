@@ -1,11 +1,14 @@
 //! `cargo xtask demo`: a full rotation on a real stack, from a bare machine, seen with other eyes than keyroll's.
 
 use std::process::ExitStatus;
+use std::sync::Arc;
+use std::time::Instant;
 
 use keyroll_secret::Secret;
 use keyroll_testkit::{DbLogin, Door, Keyroll, Stack, StackOptions, TestkitError, Tokens};
 
 use crate::Result;
+use crate::bench::Prober;
 use crate::shell::{self, built, cargo, chain};
 use crate::{images, setup, stack};
 
@@ -21,9 +24,11 @@ pub(crate) fn run() -> Result<()> {
 
 async fn show() -> Result<()> {
     heading("A panel, its worker and its database start");
+    let began = Instant::now();
     let stack = Stack::start(StackOptions::new())
         .await
         .map_err(|e| chain(&e))?;
+    let stack = Arc::new(stack);
     println!("{} in {}", stack.base_url(), stack.root().display());
     let before = Before::take(&stack).await.map_err(|e| chain(&e))?;
 
@@ -44,8 +49,16 @@ async fn show() -> Result<()> {
         ended(status, arguments)
     };
     run("What a rotation would do", &["plan", "production"])?;
-    run("The rotation", &["rotate", "production", "--yes"])?;
+    let prober = Prober::start(&stack).await?;
+    let rotated = run("The rotation", &["rotate", "production", "--yes"]);
+    let outage = prober.stop().await;
+    rotated?;
+    println!(
+        "\nA visitor who asked 200 times a second meanwhile found the panel away for {:.1} s.",
+        outage.as_secs_f64()
+    );
     run("The trail", &["audit", "list"])?;
+    run("What it says of this rotation", &["audit", "show", "1"])?;
     run("Is the trail whole?", &["audit", "verify"])?;
     run("The versions in force", &["status"])?;
 
@@ -53,6 +66,7 @@ async fn show() -> Result<()> {
     let all_well = before.compare(&stack).await.map_err(|e| chain(&e))?;
     heading("The stack is taken down");
     drop(stack);
+    println!("{:.0} s in all", began.elapsed().as_secs_f64());
     if all_well {
         Ok(())
     } else {

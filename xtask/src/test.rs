@@ -36,7 +36,14 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         arguments.push("--workspace");
     }
     arguments.extend(options.rest.iter().map(String::as_str));
-    let mut test = cargo(&arguments);
+    let mut tests = vec![cargo(&arguments)];
+    // They need a program that kills itself, which is built for nothing else.
+    if !options.quick && !names_a_package && options.rest.iter().all(|a| !a.starts_with('-')) {
+        let mut kills = vec!["test", "--locked", "-p", "keyroll"];
+        kills.extend(["--features", "fault-injection", "--test", "kills"]);
+        kills.extend(options.rest.iter().map(String::as_str));
+        tests.push(cargo(&kills));
+    }
     if !options.quick {
         setup::run()?;
         tools()?;
@@ -44,15 +51,20 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         for project in sweep().map_err(|e| chain(&e))? {
             println!("test: removed {project}, which a killed test left behind");
         }
-        test.env("KEYROLL_CONTAINER_TESTS", "1");
-        if std::env::var_os("RUST_TEST_THREADS").is_none() {
-            test.env("RUST_TEST_THREADS", THREADS);
+    }
+    for test in &mut tests {
+        if !options.quick {
+            test.env("KEYROLL_CONTAINER_TESTS", "1");
+            if std::env::var_os("RUST_TEST_THREADS").is_none() {
+                test.env("RUST_TEST_THREADS", THREADS);
+            }
         }
+        if options.full {
+            test.env("KEYROLL_FULL_TESTS", "1");
+        }
+        shell::run(test)?;
     }
-    if options.full {
-        test.env("KEYROLL_FULL_TESTS", "1");
-    }
-    shell::run(&mut test)
+    Ok(())
 }
 
 /// What some tests run besides containers.

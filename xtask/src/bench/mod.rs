@@ -18,7 +18,8 @@ use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 use crate::apt::{self, Wanted};
 use crate::shell::{self, cargo, chain, found};
 use crate::{Result, images, setup, stack};
-use prober::Prober;
+
+pub(crate) use prober::Prober;
 
 /// What to measure.
 #[derive(Subcommand)]
@@ -36,6 +37,9 @@ pub(crate) struct Options {
     /// Prints one JSON object a figure to standard output, and nothing else
     #[arg(long)]
     json: bool,
+    /// Measures this program instead of a release build of the working tree
+    #[arg(long, value_name = "FILE")]
+    binary: Option<PathBuf>,
     /// Keeps the traces of keyroll's own time in this directory
     #[arg(long, value_name = "DIR")]
     keep_traces: Option<PathBuf>,
@@ -55,13 +59,10 @@ pub(crate) fn run(bench: &Bench) -> Result<()> {
         images::run()?;
     }
     tools()?;
-    shell::run(&mut cargo(&[
-        "build",
-        "--release",
-        "--quiet",
-        "--package",
-        "keyroll",
-    ]))?;
+    if options.binary.is_none() {
+        let build = ["build", "--release", "--quiet", "--package", "keyroll"];
+        shell::run(&mut cargo(&build))?;
+    }
     stack::runtime()?.block_on(rotation(options))
 }
 
@@ -93,8 +94,14 @@ async fn rotation(options: &Options) -> Result<()> {
     let stack = Stack::start(StackOptions::new())
         .await
         .map_err(|e| chain(&e))?;
+    let binary = match &options.binary {
+        Some(file) => file
+            .canonicalize()
+            .map_err(|e| format!("{}: {e}", file.display()))?,
+        None => shell::released("keyroll"),
+    };
     let field = Field {
-        keyroll: Keyroll::new(shell::released("keyroll")).map_err(|e| chain(&e))?,
+        keyroll: Keyroll::new(binary).map_err(|e| chain(&e))?,
         stack: Arc::new(stack),
         options,
     };

@@ -21,7 +21,7 @@ const BEFORE_LOGIN: Duration = Duration::from_millis(1500);
 const PAGE: &str = "/audit-logs";
 
 /// Asks for the health and for a page in turn, from `start` to `stop`.
-pub(super) struct Prober {
+pub(crate) struct Prober {
     seen: Arc<Seen>,
     asks: JoinHandle<()>,
     logs_in: JoinHandle<()>,
@@ -37,7 +37,7 @@ struct Seen {
 
 impl Prober {
     /// Logs in with the password that the env file has, and starts asking.
-    pub(super) async fn start(stack: &Arc<Stack>) -> Result<Self> {
+    pub(crate) async fn start(stack: &Arc<Stack>) -> Result<Self> {
         let panel = stack.panel().map_err(|e| chain(&e))?;
         let token = login(&panel, stack)
             .await?
@@ -57,10 +57,12 @@ impl Prober {
     }
 
     /// Stops asking, and waits for the answers that are due. Returns the outage: 5 ms for each request that failed.
-    pub(super) async fn stop(self) -> Duration {
+    pub(crate) async fn stop(self) -> Duration {
         self.seen.ended.store(true, Ordering::Relaxed);
         let _ = self.asks.await;
         self.logs_in.abort();
+        // Its hold on the stack ends with it.
+        let _ = self.logs_in.await;
         EVERY * self.seen.failed.load(Ordering::Relaxed)
     }
 }
