@@ -44,6 +44,16 @@ pub enum Reason {
     Incident,
 }
 
+impl Reason {
+    /// As the trail writes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Scheduled => "scheduled",
+            Self::Incident => "incident",
+        }
+    }
+}
+
 /// Everything about a rotation but its values.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct About {

@@ -76,9 +76,9 @@ impl Code {
     ];
 
     /// Whether `--reason incident --force-unhealthy` goes on all the same. What is ambiguous, foreign or unfinished is never
-    /// forced: there keyroll would have to guess.
+    /// forced: there keyroll would have to guess. Nor is a check that cannot fail: the proof at the end needs it too.
     pub fn can_be_forced(self) -> bool {
-        matches!(self, Self::Sick | Self::Panel | Self::Vacuous)
+        matches!(self, Self::Sick | Self::Panel)
     }
 }
 
@@ -181,5 +181,27 @@ pub(crate) fn unfinished(id: &str) -> Refusal {
 impl From<JournalError> for RotateError {
     fn from(error: JournalError) -> Self {
         Refusal::from(error).into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_has_its_page() {
+        let pages = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/errors");
+        for code in Code::ALL {
+            assert!(
+                pages.join(format!("{code}.md")).exists(),
+                "docs/errors/{code}.md is missing"
+            );
+        }
+        let count = std::fs::read_dir(pages).unwrap().count();
+        assert_eq!(
+            count,
+            Code::ALL.len() + 1,
+            "a page for each code, and README.md"
+        );
     }
 }

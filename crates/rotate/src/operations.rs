@@ -98,6 +98,16 @@ impl Keyroll {
     }
 
     fn open(&self) -> Result<(Journal, Lock), RotateError> {
+        let root = &self.profile.root;
+        if !root.is_dir() {
+            let what = format!("{}: the stack's root is not a directory", root.display());
+            return Err(Refusal::new(
+                Code::Project,
+                what,
+                "correct root in the profile, or --root",
+            )
+            .into());
+        }
         let state = &self.profile.paths.state;
         let journal = Journal::open(state)?;
         let lock =
@@ -134,16 +144,9 @@ impl Keyroll {
         Self::check(request)?;
         let (journal, _lock) = self.open_alone()?;
         let identity = self.identity()?;
-        let ready = preflight::look(
-            &self.profile,
-            &self.operator,
-            request,
-            None,
-            &journal,
-            &identity,
-            progress,
-        )
-        .await?;
+        let ready = self
+            .look(request, None, &journal, &identity, progress)
+            .await?;
         Ok(ready.report)
     }
 
@@ -158,16 +161,10 @@ impl Keyroll {
         Self::check(request)?;
         let (journal, lock) = self.open_alone()?;
         let identity = self.identity()?;
-        let ready = preflight::look(
-            &self.profile,
-            &self.operator,
-            request,
-            None,
-            &journal,
-            &identity,
-            progress,
-        )
-        .await?;
+        let ready = self
+            .look(request, None, &journal, &identity, progress)
+            .await;
+        let (journal, ready) = self.recorded(journal, &lock, request, ready)?;
         self.carry_out(journal, &lock, identity, ready, progress, approve, control)
             .await
     }
@@ -194,18 +191,58 @@ impl Keyroll {
             rotation: rotation.clone(),
             values: kept.into_iter().collect(),
         };
-        let ready = preflight::look(
-            &self.profile,
-            &self.operator,
-            &request,
-            Some(back),
-            &journal,
-            &identity,
-            progress,
-        )
-        .await?;
+        let ready = self
+            .look(&request, Some(back), &journal, &identity, progress)
+            .await;
+        let (journal, ready) = self.recorded(journal, &lock, &request, ready)?;
         self.carry_out(journal, &lock, identity, ready, progress, approve, control)
             .await
+    }
+
+    async fn look(
+        &self,
+        request: &Request,
+        back: Option<preflight::TakesBack>,
+        journal: &Journal,
+        identity: &Identity,
+        progress: &dyn Progress,
+    ) -> Result<Ready, RotateError> {
+        preflight::look(
+            &self.profile,
+            &self.operator,
+            request,
+            back,
+            journal,
+            identity,
+            progress,
+        )
+        .await
+    }
+
+    /// Passes preflight's answer on; a refusal is written to the trail first. It changed nothing, but somebody wanted it.
+    fn recorded(
+        &self,
+        journal: Journal,
+        lock: &Lock,
+        request: &Request,
+        ready: Result<Ready, RotateError>,
+    ) -> Result<(Journal, Ready), RotateError> {
+        match ready {
+            Ok(ready) => Ok((journal, ready)),
+            Err(RotateError::Refused(refusals)) => {
+                let writer = journal.take_over(lock)?;
+                let body = trail::refused(&self.profile.name, &self.operator, request, &refusals);
+                trail::append(
+                    &writer,
+                    body,
+                    std::path::Path::new(system_journal::SOCKET),
+                    Timestamp::now(),
+                )
+                .map_err(RotateError::Failed)?;
+                Err(RotateError::Refused(refusals))
+            }
+            Err(other) => Err(other),
+        }
     }
 
     #[expect(

@@ -4,12 +4,14 @@ use std::path::Path;
 
 use jiff::Timestamp;
 use keyroll_audit::{
-    Body, Head, Record, RollbackEvent, Rotated, RotatedSecret, StepOutcome, StepTrail,
+    Body, Head, Record, Refused, RollbackEvent, Rotated, RotatedSecret, StepOutcome, StepTrail,
     system_journal,
 };
 use keyroll_journal::{Ending, Event, Journal, Record as JournalRecord, Rotation, Writer};
 
-use crate::about::{About, Operator, Reason};
+use crate::about::{About, Operator};
+use crate::error::Refusal;
+use crate::operations::Request;
 use crate::steps::names;
 
 impl From<&Operator> for keyroll_audit::Operator {
@@ -125,17 +127,13 @@ pub(crate) fn rotated(
     now: Timestamp,
 ) -> Body {
     let (steps, rollback) = steps(records);
-    let reason = match about.reason {
-        Reason::Scheduled => "scheduled",
-        Reason::Incident => "incident",
-    };
     Body::Rotation(Box::new(Rotated {
         rotation: rotation.id.to_string(),
         stack: about.profile.name.clone(),
         started: rotation.begun_at,
         ended: now,
         operator: (&about.operator).into(),
-        reason: reason.into(),
+        reason: about.reason.as_str().into(),
         overrides: about.accepted.clone(),
         takes_back: about.takes_back.as_ref().map(ToString::to_string),
         secrets: about
@@ -153,6 +151,25 @@ pub(crate) fn rotated(
         ending: ending(how),
         why,
     }))
+}
+
+/// What the trail says of a rotation that preflight refused.
+pub(crate) fn refused(
+    stack: &str,
+    operator: &Operator,
+    request: &Request,
+    refusals: &[Refusal],
+) -> Body {
+    Body::Refused(Refused {
+        stack: stack.to_owned(),
+        operator: operator.into(),
+        secrets: request.names.clone(),
+        reason: request.reason.as_str().into(),
+        findings: refusals
+            .iter()
+            .map(|r| format!("{}: {}", r.code, r.what))
+            .collect(),
+    })
 }
 
 /// The last record of the trail about this rotation, if there is one.

@@ -91,6 +91,27 @@ pub(super) async fn find(
         }
         all.entry(name.clone()).or_default().push(to_use(&consumer));
     }
+    for service in all
+        .values()
+        .flatten()
+        .map(|u| &u.service)
+        .collect::<BTreeSet<_>>()
+    {
+        let containers = seen
+            .containers
+            .iter()
+            .filter(|c| c.service == *service)
+            .count();
+        if containers > 1 {
+            found.refuse(
+                Code::Project,
+                format!(
+                    "service {service} uses a rotated secret and runs as {containers} containers"
+                ),
+                "keyroll rotates services of one container each; scale it to one first",
+            );
+        }
+    }
     strangers(seen, &secrets, found).await;
     all
 }

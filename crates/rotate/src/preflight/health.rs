@@ -116,6 +116,12 @@ async fn look_at_database(
         .database_size()
         .await
         .map_err(|e| trouble(e.to_string()))?;
+    if !session.is_superuser() {
+        return Err(trouble(format!(
+            "role {} is no superuser: it can neither save roles and their verifiers nor set a password by verifier",
+            fact.role
+        )));
+    }
     if about.rotates(SecretKind::PostgresPassword) {
         let facts = session
             .role_facts(&fact.role)
@@ -216,8 +222,26 @@ async fn look_at_panel(
     Ok(witness)
 }
 
+/// Whether the summary can be written, before the point after which nothing goes back.
+fn summary_has_a_place(profile: &Profile, found: &mut Findings) {
+    let wanted = &profile.paths.summaries;
+    let existing = wanted.ancestors().find(|p| p.exists()).unwrap_or(wanted);
+    let writable = rustix::fs::access(existing, rustix::fs::Access::WRITE_OK);
+    if !existing.is_dir() || writable.is_err() {
+        found.refuse(
+            Code::State,
+            format!(
+                "{}: the summary could not be written there",
+                existing.display()
+            ),
+            "set paths.summaries to a directory that can be written to",
+        );
+    }
+}
+
 /// Measures what the backup will take and what there is.
 pub(super) fn room(profile: &Profile, about: &About, found: &mut Findings) -> Room {
+    summary_has_a_place(profile, found);
     let none = Room { needed: 0, free: 0 };
     let backups = &profile.paths.backups;
     let files = crate::backup::files(about);

@@ -59,6 +59,42 @@ fn secrets(profile: &Profile) -> Option<(String, String)> {
             format!("a secret of this kind needs a [{missing}] section to be applied and proven"),
         ));
     }
+    // Each kind is applied and proven in one place; a second secret of it would be neither.
+    for (name, secret) in &profile.secrets {
+        let twin = profile
+            .secrets
+            .iter()
+            .find(|(other, s)| s.kind == secret.kind && *other < name);
+        if let (Some((twin, _)), true) = (twin, secret.kind != SecretKind::Environment) {
+            return Some((
+                format!("secrets.{name}.kind"),
+                format!(
+                    "{twin} is of this kind already; expected one of each, and any number of kind environment"
+                ),
+            ));
+        }
+    }
+    for (place, recipients) in [
+        ("backup", &profile.backup.recipients),
+        ("summary", &profile.summary.recipients),
+    ] {
+        for (i, recipient) in recipients.iter().enumerate() {
+            if let Err(error) = keyroll_secret::Recipients::operators([recipient.as_str()]) {
+                return Some((format!("{place}.recipients[{i}]"), error.to_string()));
+            }
+        }
+    }
+    if profile
+        .http
+        .as_ref()
+        .and_then(|h| h.login.as_ref())
+        .is_some_and(|l| l.wrong_limit < 4)
+    {
+        return Some((
+            "http.login.wrong_limit".into(),
+            "expected at least 4: a rotation shows twice that a wrong login is refused, and must stay under the limit".into(),
+        ));
+    }
     for (group, members) in &profile.groups {
         if profile.secrets.contains_key(group) {
             return Some((

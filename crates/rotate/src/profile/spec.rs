@@ -148,13 +148,13 @@ pub struct LoginSpec {
     pub access_token: TokenSpec,
     /// Where the refresh token stands, if there is one.
     pub refresh_token: Option<TokenSpec>,
-    /// How many wrong logins keyroll may make in one run.
+    /// The number of wrong logins at which the application locks the account; keyroll stays under it.
     #[serde(default = "default_wrong_limit")]
     pub wrong_limit: u32,
 }
 
 fn default_wrong_limit() -> u32 {
-    3
+    5
 }
 
 /// Where a token stands in an answer: a JSON pointer (RFC 6901), or `{ cookie = "name" }`.
