@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use keyroll_journal::RotationId;
+use keyroll_journal::{Rotation, RotationId};
 use keyroll_runtimes::compose::Project;
 use serde::{Deserialize, Serialize};
 
+use crate::error::RotateError;
 use crate::profile::{Profile, SecretKind};
 
 /// Who asked for it, as the trail names them.
@@ -210,6 +211,16 @@ pub(crate) struct EnvFact {
 }
 
 impl About {
+    /// What was stored with a rotation.
+    pub(crate) fn of(rotation: &Rotation) -> Result<Self, RotateError> {
+        serde_json::from_value(rotation.about.clone()).map_err(|e| {
+            RotateError::Failed(format!(
+                "what is stored about rotation {} cannot be read: {e}",
+                rotation.id
+            ))
+        })
+    }
+
     /// The rotated secret of this kind, if there is one.
     pub(crate) fn secret_of(&self, kind: SecretKind) -> Option<&SecretFact> {
         self.secrets.iter().find(|s| s.kind == kind)

@@ -3,23 +3,20 @@
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
-use keyroll_audit::{Body, Head, Record, system_journal};
+use keyroll_audit::{Head, system_journal};
 use keyroll_journal::{
-    Ending, Event, Journal, Kept, Lock, NewRotation, NewVersion, Rotation, RotationId,
-    VersionState, Writer,
+    Ending, Event, Journal, Kept, Lock, NewRotation, NewVersion, RotationId, VersionState, Writer,
 };
-use keyroll_saga::{Limits, State, StepCx, StepState, Stop, Watcher, drive};
+use keyroll_saga::{Limits, StepCx, Stop, Watcher, drive};
 use keyroll_secret::{Identity, Redactor, Secret};
 
 use crate::about::{About, Operator, Reason};
 use crate::error::{Code, Refusal, RotateError, unfinished};
 use crate::preflight::{self, Ready};
 use crate::profile::Profile;
-use crate::report::{
-    Outcome, PlanReport, Progress, SecretStatus, StatusReport, UnfinishedReport, VerifyReport,
-};
+use crate::report::{Outcome, PlanReport, Progress, StatusReport, VerifyReport};
 use crate::world::{Set, VALUE, World};
-use crate::{outcome, recovery, steps, trail, world};
+use crate::{ending, outcome, recovery, status, steps, trail, world};
 
 /// What to rotate, and how.
 #[derive(Debug, Clone, Default)]
@@ -265,7 +262,7 @@ impl Keyroll {
         }
         let mut writer = journal.take_over(lock)?;
         control.arm(&mut writer);
-        settle(&writer)?;
+        ending::settle(&writer)?;
         let now = Timestamp::now();
         let keep = SignedDuration::from_hours(24 * i64::from(self.profile.limits.keep_days));
         writer.purge(now - keep)?;
@@ -300,11 +297,11 @@ impl Keyroll {
         let Some(rotation) = journal.unfinished()? else {
             let mut writer = journal.take_over(&lock)?;
             control.arm(&mut writer);
-            settle(&writer)?;
+            ending::settle(&writer)?;
             return Ok(None);
         };
         let identity = self.identity()?;
-        let about = about_of(&rotation)?;
+        let about = About::of(&rotation)?;
         let (pairs, others) = world::unseal(&journal, &identity, &rotation.id, &about)
             .map_err(RotateError::Failed)?;
         let mut writer = journal.take_over(&lock)?;
@@ -357,27 +354,7 @@ impl Keyroll {
 
     /// What the journal knows. Reads only.
     pub fn status(&self) -> Result<StatusReport, RotateError> {
-        let mut report = StatusReport {
-            stack: self.profile.name.clone(),
-            secrets: vec![],
-            unfinished: None,
-            stale_by_choice: vec![],
-        };
-        let journal = if Journal::exists(&self.profile.paths.state) {
-            Some(Journal::open(&self.profile.paths.state)?)
-        } else {
-            None
-        };
-        for name in self.profile.secrets.keys() {
-            report.secrets.push(secret_status(journal.as_ref(), name)?);
-        }
-        if let Some(journal) = &journal {
-            report.stale_by_choice = journal.stale()?.into_iter().map(|s| s.service).collect();
-            if let Some(rotation) = journal.unfinished()? {
-                report.unfinished = Some(unfinished_report(journal, &rotation)?);
-            }
-        }
-        Ok(report)
+        status::of(&self.profile)
     }
 
     /// The trail's lines as they are stored, oldest first.
@@ -417,15 +394,6 @@ impl std::fmt::Debug for Control {
     }
 }
 
-pub(crate) fn about_of(rotation: &Rotation) -> Result<About, RotateError> {
-    serde_json::from_value(rotation.about.clone()).map_err(|e| {
-        RotateError::Failed(format!(
-            "what is stored about rotation {} cannot be read: {e}",
-            rotation.id
-        ))
-    })
-}
-
 /// The values that a completed rotation replaced, if they are still kept and may be put in force again.
 fn kept_values(
     journal: &Journal,
@@ -434,7 +402,7 @@ fn kept_values(
     request: &Request,
 ) -> Result<Vec<(String, Secret)>, RotateError> {
     let rotation = journal.rotation(id)?;
-    let about = about_of(&rotation)?;
+    let about = About::of(&rotation)?;
     let refuse = |what: String, next: &str| Err(Refusal::new(Code::Expired, what, next).into());
     if rotation.ending != Some(Ending::Completed) {
         return refuse(
@@ -541,136 +509,6 @@ async fn go_on(
     let ending = drive(&plan, &cx, Limits::default(), &told)
         .await
         .map_err(|e| interrupted(e.to_string()))?;
-    close(&writer, &id).map_err(|e| interrupted(e.to_string()))?;
+    ending::close(&writer, &id).map_err(|e| interrupted(e.to_string()))?;
     outcome::of(&writer, &id, ending).map_err(|e| interrupted(e.to_string()))
-}
-
-/// Does what is left to do for a rotation that has ended, once: retires what is pending, and writes the trail.
-fn close(writer: &Writer, id: &RotationId) -> Result<(), RotateError> {
-    let rotation = writer.rotation(id)?;
-    let records = writer.records(id)?;
-    let Some((ending, reason)) = records.iter().rev().find_map(|r| match &r.event {
-        Event::Ended { ending, reason } => Some((*ending, reason.clone())),
-        _ => None,
-    }) else {
-        return Ok(());
-    };
-    if ending == Ending::Compensated && world::has_pending(writer, id)? {
-        writer.discard_pending(id, Timestamp::now())?;
-    }
-    if trail::find(writer, id.as_str(), ending)
-        .map_err(RotateError::Failed)?
-        .is_none()
-    {
-        let now = Timestamp::now();
-        let body = trail::rotated(
-            &rotation,
-            &about_of(&rotation)?,
-            &records,
-            ending,
-            reason,
-            now,
-        );
-        trail::append(
-            writer,
-            body,
-            std::path::Path::new(system_journal::SOCKET),
-            now,
-        )
-        .map_err(RotateError::Failed)?;
-    }
-    Ok(())
-}
-
-/// Closes rotations that ended just before their keyroll was killed.
-fn settle(writer: &Writer) -> Result<(), RotateError> {
-    let lines = writer.audit()?;
-    let told: Vec<String> = lines
-        .iter()
-        .filter_map(|line| match Record::parse(line).ok()?.body() {
-            Body::Rotation(r) => Some(r.rotation.clone()),
-            Body::Abandoned(a) => Some(a.rotation.clone()),
-            _ => None,
-        })
-        .collect();
-    for rotation in writer.rotations()? {
-        if rotation.ending.is_some() && !told.contains(&rotation.id.to_string()) {
-            close(writer, &rotation.id)?;
-        }
-    }
-    Ok(())
-}
-
-fn secret_status(journal: Option<&Journal>, name: &str) -> Result<SecretStatus, RotateError> {
-    let versions = journal
-        .map(|j| j.versions_of(name))
-        .transpose()?
-        .unwrap_or_default();
-    let current = versions.iter().find(|v| v.state == VersionState::Current);
-    // A value that keyroll only met has never been rotated by it: it was stored as current by the rotation that replaced it.
-    let rotated = current.filter(|v| v.changed_at != v.made_at);
-    let now = Timestamp::now();
-    // The value that was met first, and one more for each rotation that ended Completed.
-    let mut completed = 0;
-    for rotation in journal
-        .map(Journal::rotations)
-        .transpose()?
-        .unwrap_or_default()
-    {
-        let about = about_of(&rotation)?;
-        let rotated = about.secrets.iter().any(|s| s.name == name);
-        completed += usize::from(rotated && rotation.ending == Some(Ending::Completed));
-    }
-    Ok(SecretStatus {
-        name: name.to_owned(),
-        version: completed + usize::from(current.is_some()),
-        fingerprint: current.map(|v| v.fingerprint.clone()),
-        rotated_at: rotated.map(|v| v.changed_at),
-        age_days: rotated.map(|v| now.duration_since(v.changed_at).as_hours() / 24),
-        rotation: rotated.map(|v| v.rotation.clone()),
-    })
-}
-
-fn unfinished_report(
-    journal: &Journal,
-    rotation: &Rotation,
-) -> Result<UnfinishedReport, RotateError> {
-    let records = journal.records(&rotation.id)?;
-    let about = about_of(rotation)?;
-    let shape = steps::shape(&about);
-    let state = State::replay(&shape, records.iter().map(|r| &r.event))
-        .map_err(|e| RotateError::Failed(e.to_string()))?;
-    let (phase, next) = match state.phase() {
-        keyroll_saga::Phase::Forward => (
-            "forward",
-            "`keyroll resume` goes on; it takes everything back if a step fails",
-        ),
-        keyroll_saga::Phase::Backward { .. } => {
-            ("backward", "`keyroll resume` goes on taking it back")
-        }
-        keyroll_saga::Phase::Ended { .. } => (
-            "stuck",
-            "mend what the last record names, then `keyroll resume`",
-        ),
-    };
-    let name = |s: &StepState| match s {
-        StepState::Waiting => "waiting".to_owned(),
-        StepState::Intended { .. } => "intended, may have landed".to_owned(),
-        StepState::Applied { .. } => "applied".to_owned(),
-        StepState::Confirmed { .. } => "confirmed".to_owned(),
-        StepState::Failed { reason, .. } => format!("failed: {reason}"),
-        StepState::Undoing { .. } => "undo intended".to_owned(),
-        StepState::Undone { .. } => "undone".to_owned(),
-        StepState::UndoFailed { reason } => format!("not undone: {reason}"),
-    };
-    Ok(UnfinishedReport {
-        rotation: rotation.id.clone(),
-        begun_at: rotation.begun_at,
-        phase: phase.into(),
-        steps: shape
-            .names()
-            .map(|n| (n.to_string(), name(state.step(n))))
-            .collect(),
-        next: next.into(),
-    })
 }

@@ -6,9 +6,8 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use keyroll_journal::{Ending, Event, Journal, RotationId};
 
-use crate::about::Reason;
+use crate::about::{About, Reason};
 use crate::error::RotateError;
-use crate::operations::about_of;
 use crate::report::{Outcome, StepReport};
 use crate::steps::names;
 use crate::trail;
@@ -19,7 +18,7 @@ pub(crate) fn of(
     ending: Ending,
 ) -> Result<Outcome, RotateError> {
     let rotation = journal.rotation(id)?;
-    let about = about_of(&rotation)?;
+    let about = About::of(&rotation)?;
     let records = journal.records(id)?;
     let mut since: BTreeMap<String, Timestamp> = BTreeMap::new();
     let mut steps = vec![];
