@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use keyroll_testkit::{Run, Running, StackOptions, containers_wanted, descendants, eventually};
-use recovery::{Bench, DONE, Held, ROLLED_BACK, ROTATE, marked, processes_with};
+use recovery::{Bench, DONE, Held, REFUSED, ROLLED_BACK, ROTATE, marked, processes_with};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// No step of the sandbox takes longer.
@@ -197,6 +197,15 @@ async fn a_seed_that_goes_on_after_keyroll_was_killed_is_ended_before_anything_e
     assert_eq!(seeding().await, None);
 }
 
+/// Waits until a run has said this.
+async fn said(running: &Running, text: &str) {
+    eventually(text, LIMIT, async || {
+        running.stderr_so_far().ok()?.contains(text).then_some(())
+    })
+    .await
+    .unwrap();
+}
+
 /// Asks a rotation to stop once it says `at`.
 async fn stopped_at(
     bench: &Bench,
@@ -205,11 +214,7 @@ async fn stopped_at(
 ) {
     let before: Held = bench.held();
     let running = bench.spawn(&ROTATE);
-    eventually(at, LIMIT, async || {
-        running.stderr_so_far().ok()?.contains(at).then_some(())
-    })
-    .await
-    .unwrap();
+    said(&running, at).await;
     let rotation = rotation_of(&running);
     ask(&running).unwrap();
     let run = running.wait(LIMIT * 2).await.unwrap();
@@ -238,4 +243,50 @@ async fn asked_to_stop_once_a_rotation_finishes_its_step_and_goes_back() {
     stopped_at(&bench, "admin-password: started", Running::interrupt).await;
     let after = bench.run(&ROTATE).await;
     assert_eq!(after.code, Some(DONE), "{after:?}");
+}
+
+#[tokio::test]
+async fn killed_while_it_goes_back_a_rotation_resumes_to_the_old_set() {
+    if !containers_wanted() {
+        return;
+    }
+    let bench = Bench::start(StackOptions::new()).await;
+    let seed = bench.stack.fault("seed-exit1");
+    for at in ["undo env-file: started", "undo recreate: started"] {
+        seed.set();
+        let before = bench.held();
+        let running = bench.spawn(&ROTATE);
+        said(&running, at).await;
+        let killed = running.kill_hard().await.unwrap();
+        assert_eq!(killed.signal, Some(9), "{killed:?}");
+        seed.clear();
+        let recovered = bench.recover(&before, at).await;
+        assert_eq!(recovered.resumed.code, Some(ROLLED_BACK), "{recovered:?}");
+    }
+}
+
+#[tokio::test]
+async fn asked_to_stop_before_it_began_a_rotation_changes_nothing_and_after_its_commit_it_ends() {
+    if !containers_wanted() {
+        return;
+    }
+    let bench = Bench::start(StackOptions::new()).await;
+    let before = bench.held();
+    let running = bench.spawn(&ROTATE);
+    said(&running, "preflight: the running containers").await;
+    running.interrupt().unwrap();
+    let run = running.wait(LIMIT).await.unwrap();
+    assert!(matches!(run.code, Some(REFUSED | ROLLED_BACK)), "{run:?}");
+    bench.one_set_in_force(&before, &before, "preflight").await;
+    println!("stopped in preflight: {run:?}");
+
+    let running = bench.spawn(&ROTATE);
+    said(&running, "commit: started").await;
+    running.interrupt().unwrap();
+    let run = running.wait(LIMIT).await.unwrap();
+    assert!(matches!(run.code, Some(DONE | ROLLED_BACK)), "{run:?}");
+    println!("stopped at the commit: {run:?}");
+    bench
+        .one_set_in_force(&before, &bench.held(), "commit")
+        .await;
 }

@@ -133,8 +133,9 @@ impl Bench {
     pub(crate) async fn recover(&self, before: &Held, what: &str) -> Recovered {
         let between = self.held();
         let unfinished = self.unfinished().await;
-        if unfinished.is_some() {
-            self.refuses_everything_but_resume(what).await;
+        if let Some(unfinished) = &unfinished {
+            let id = unfinished["rotation"].as_str().unwrap();
+            self.refuses_everything_but_resume(id, what).await;
         }
         let resumed = self.run(&["resume"]).await;
         assert!(
@@ -163,10 +164,11 @@ impl Bench {
         }
     }
 
-    async fn refuses_everything_but_resume(&self, what: &str) {
+    async fn refuses_everything_but_resume(&self, id: &str, what: &str) {
         for command in [
             &["plan", "production"][..],
             &["rotate", "JWT_SECRET", "--yes"],
+            &["rollback", id, "--yes"],
             &["verify"],
         ] {
             let run = self.run(command).await;
