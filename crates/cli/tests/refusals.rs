@@ -87,7 +87,7 @@ async fn a_stack_that_runs_under_another_project_name_or_twice_is_refused() {
         .refuses(
             &[&ROTATE[..], &other].concat(),
             "project",
-            &["as project deploy", "docker compose ls"],
+            &["the profile says deploy", "docker compose ls"],
         )
         .await;
 
@@ -105,11 +105,7 @@ async fn a_stack_that_runs_under_another_project_name_or_twice_is_refused() {
     compose.push("create");
     docker(&compose);
     bench
-        .refuses(
-            &ROTATE,
-            "project",
-            &["several projects", &twin, bench.stack.project()],
-        )
+        .refuses(&ROTATE, "project", &[&twin, bench.stack.project()])
         .await;
     let named = format!("compose.project={}", bench.stack.project());
     let plan = bench.run(&["plan", "production", "--set", &named]).await;
@@ -166,16 +162,14 @@ async fn a_compose_file_or_an_env_file_that_was_edited_since_is_drift() {
     let edited = good.replace("\"worker\"]", "\"worker\"]\n    hostname: edited");
     assert_ne!(edited, good);
     fs::write(&path, edited).unwrap();
-    let worker = bench.stack.container_name("worker");
     bench
-        .refuses(&ROTATE, "drift", &[&worker, "another configuration"])
+        .refuses(&ROTATE, "drift", &["worker", "another configuration"])
         .await;
     fs::write(&path, good).unwrap();
 
     append(&bench.stack.env_path(), "NEW_FEATURE=on\n");
-    let api = bench.stack.container_name("api");
     bench
-        .refuses(&ROTATE, "drift", &[&api, "another configuration"])
+        .refuses(&ROTATE, "drift", &["api", "another configuration"])
         .await;
 }
 
