@@ -109,7 +109,7 @@ async fn killed_at(bench: &Bench, works: &[Work]) {
             }
             let recovered = bench.recover(&before, &what).await;
             assert!(recovered.unfinished.is_some(), "{what}");
-            assert_eq!(recovered.resumed.code, Some(DONE), "{what}");
+            assert_eq!(recovered.resumed.code, Some(DONE), "{what}: {recovered:?}");
             break;
         }
         println!("{what}: seen at try {tries}");

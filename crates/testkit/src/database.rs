@@ -69,9 +69,12 @@ impl Stack {
                 {
                     DbLogin::Refused
                 }
-                Ok(Err(TestkitError::Database { source, .. })) => {
-                    DbLogin::Unknown(source.to_string())
-                }
+                // The library's own text is "db error"; the server's is its source.
+                Ok(Err(TestkitError::Database { source, .. })) => DbLogin::Unknown(
+                    source
+                        .as_db_error()
+                        .map_or_else(|| source.to_string(), ToString::to_string),
+                ),
                 Ok(Err(other)) => DbLogin::Unknown(other.to_string()),
                 Err(_) => DbLogin::Unknown("no answer".to_owned()),
             },
