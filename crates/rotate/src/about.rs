@@ -76,6 +76,8 @@ pub(crate) struct About {
     pub secrets: Vec<SecretFact>,
     /// The compose project as its running containers' labels say.
     pub project: ProjectFact,
+    /// Keyed fingerprint of each compose file as preflight read it, in the project's order.
+    pub config_fingerprints: Vec<String>,
     /// Every service that had a container, by name.
     pub services: BTreeMap<String, ServiceFact>,
     /// Services that were stale by choice before it began.

@@ -10,6 +10,7 @@ mod health;
 mod project;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
 use jiff::Timestamp;
 use keyroll_journal::{Journal, RotationId, VersionState};
@@ -195,6 +196,7 @@ pub(crate) async fn look(
         takes_back: back.map(|b| b.rotation),
         build: request.build,
         secrets,
+        config_fingerprints: fingerprints_of(&seen.fact.config_files, identity)?,
         project: seen.fact.clone(),
         services,
         stale: seen.stale.clone(),
@@ -234,6 +236,19 @@ pub(crate) async fn look(
         panel,
         report,
     })
+}
+
+/// A fingerprint of each of these files as it is now.
+pub(crate) fn fingerprints_of(
+    files: &[PathBuf],
+    identity: &Identity,
+) -> Result<Vec<String>, RotateError> {
+    let key = identity.fingerprint_key();
+    let of = |path: &PathBuf| match std::fs::read_to_string(path) {
+        Ok(text) => Ok(key.fingerprint(&Secret::new(text)).to_string()),
+        Err(error) => Err(RotateError::Failed(format!("{}: {error}", path.display()))),
+    };
+    files.iter().map(of).collect()
 }
 
 /// Secrets whose value in force is what the journal has as current.
@@ -282,6 +297,7 @@ pub(crate) async fn bystander(
         takes_back: None,
         build: false,
         secrets: vec![],
+        config_fingerprints: vec![],
         project: seen.fact.clone(),
         services: consumers::fates(profile, &seen, &BTreeMap::new()),
         stale: vec![],
