@@ -80,8 +80,8 @@ impl fmt::Debug for Cli {
 }
 
 impl Cli {
-    /// Finds out which compose is there: version 2, else version 1. The engine is the one that was connected to, whatever
-    /// the operator's current context is. Calls that read have a limit of 60 seconds.
+    /// Finds out which compose is there: version 2, else version 1; the other way round for containers that version 1 made.
+    /// The engine is the one that was connected to, whatever the operator's current context is. Calls that read have a limit of 60 seconds.
     pub async fn connect(
         engine: &Engine,
         project: Project,
@@ -95,26 +95,35 @@ impl Cli {
             limit: READ_LIMIT,
             redactor: Redactor::new(),
         };
-        let v2 = match cli
-            .version("docker", &["compose", "version", "--short"])
-            .await
-        {
-            Ok(version) => {
-                cli.compose = Compose::V2(version);
-                return Ok(cli);
+        // Each hashes a configuration in its own way, so the one that made the containers is asked first.
+        let first_v1 = cli.project.made_by_v1();
+        let mut said = Vec::new();
+        for v1 in [first_v1, !first_v1] {
+            let found = if v1 {
+                cli.version("docker-compose", &["version", "--short"]).await
+            } else {
+                cli.version("docker", &["compose", "version", "--short"])
+                    .await
+            };
+            match found {
+                Ok(version) if !v1 => {
+                    cli.compose = Compose::V2(version);
+                    return Ok(cli);
+                }
+                Ok(version) if version.starts_with("1.") => {
+                    cli.compose = Compose::V1(version);
+                    return Ok(cli);
+                }
+                Ok(version) => said.push(format!(
+                    "docker-compose is version {version}, which is wanted as a plugin of docker"
+                )),
+                Err(reason) if v1 => said.push(format!("docker-compose: {reason}")),
+                Err(reason) => said.push(format!("docker compose: {reason}")),
             }
-            Err(reason) => reason,
-        };
-        match cli.version("docker-compose", &["version", "--short"]).await {
-            Ok(version) => {
-                // From 2 on, `docker-compose` is the same program as the plugin.
-                cli.compose = Compose::V1(version);
-                Ok(cli)
-            }
-            Err(v1) => Err(CliError::NotThere {
-                reason: format!("the first: {v2}; the second: {v1}"),
-            }),
         }
+        Err(CliError::NotThere {
+            reason: said.join("; "),
+        })
     }
 
     /// The same, whose errors are cleaned by this redactor.

@@ -116,7 +116,8 @@ pub struct Uses {
 /// Every place where one of these values (name, value) stands in the configuration or in a container, raw or
 /// percent-encoded. `variables` are compose's own, for secrets that are mounted from its environment; see
 /// [`Cli::interpolated`](super::Cli::interpolated). Reads the mounted files. A service of another project counts under its own
-/// name: ask for those apart ([`Engine::all_containers`](super::Engine::all_containers)), with a configuration of no service.
+/// name: ask for those apart ([`Engine::all_containers`](super::Engine::all_containers)), with
+/// `Resolved::default()`.
 pub fn consumers(
     secrets: &[(String, Secret)],
     resolved: &Resolved,

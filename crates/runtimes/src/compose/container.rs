@@ -13,16 +13,16 @@ use keyroll_secret::Secret;
 
 use super::labels;
 
-/// A container of a compose project. Everything that can hold a secret's value is a [`Secret`].
+/// A container. Everything that can hold a secret's value is a [`Secret`].
 #[derive(Debug, Clone)]
 pub struct Container {
     /// 64 hexadecimal digits.
     pub id: String,
     /// Without the leading slash.
     pub name: String,
-    /// The service it belongs to.
+    /// The service it belongs to; its own name when compose did not make it.
     pub service: String,
-    /// The compose project.
+    /// The compose project; empty when compose did not make it.
     pub project: String,
     /// Its number within the service, from 1.
     pub number: u32,
@@ -132,18 +132,19 @@ impl Container {
         self.state == State::Exited(0) && self.restart != Restart::Always
     }
 
-    /// From the engine's answer; `None` when the container is not compose's.
+    /// From the engine's answer; `None` when it lacks an id or a name.
     pub(crate) fn read(found: ContainerInspectResponse) -> Option<Self> {
         let config = found.config.unwrap_or_default();
         let label = config.labels.unwrap_or_default();
         let get = |name: &str| label.get(name).filter(|v| !v.is_empty()).cloned();
         let state = found.state.unwrap_or_default();
         let networks = found.network_settings.unwrap_or_default();
+        let name = found.name?.trim_start_matches('/').to_owned();
         Some(Self {
             id: found.id?,
-            name: found.name?.trim_start_matches('/').to_owned(),
-            service: get(labels::SERVICE)?,
-            project: get(labels::PROJECT)?,
+            service: get(labels::SERVICE).unwrap_or_else(|| name.clone()),
+            project: get(labels::PROJECT).unwrap_or_default(),
+            name,
             number: get(labels::NUMBER)
                 .and_then(|n| n.parse().ok())
                 .unwrap_or(1),

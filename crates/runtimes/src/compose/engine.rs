@@ -92,13 +92,13 @@ impl Engine {
     /// The containers of a compose project, whether they run or not, by service and number. One-off containers (`compose
     /// run`) are among them.
     pub async fn containers(&self, project: &str) -> Result<Vec<Container>, EngineError> {
-        self.labelled(&format!("{}={project}", labels::PROJECT))
-            .await
+        let label = format!("{}={project}", labels::PROJECT);
+        self.list(Some(filter("label", &label))).await
     }
 
-    /// The containers of every compose project.
+    /// Every container of the engine, also those that compose did not make: any of them may use a secret.
     pub async fn all_containers(&self) -> Result<Vec<Container>, EngineError> {
-        self.labelled(labels::PROJECT).await
+        self.list(None).await
     }
 
     /// One container by id or name.
@@ -109,10 +109,13 @@ impl Engine {
         self.inspect(id).await?.ok_or_else(gone)
     }
 
-    async fn labelled(&self, label: &str) -> Result<Vec<Container>, EngineError> {
+    async fn list(
+        &self,
+        filters: Option<HashMap<String, Vec<String>>>,
+    ) -> Result<Vec<Container>, EngineError> {
         let options = ListContainersOptions {
             all: true,
-            filters: Some(filter("label", label)),
+            filters,
             ..Default::default()
         };
         let listed = self
@@ -131,7 +134,7 @@ impl Engine {
         Ok(all)
     }
 
-    /// `None` when it is gone, or not compose's.
+    /// `None` when it is gone.
     async fn inspect(&self, id: &str) -> Result<Option<Container>, EngineError> {
         let call = self
             .docker

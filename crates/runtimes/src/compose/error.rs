@@ -56,16 +56,6 @@ pub enum CliError {
         /// What each of them said.
         reason: String,
     },
-    /// Only compose version 1 is there, which this question cannot be put to.
-    #[error(
-        "{doing}: `docker-compose` {version} is too old for it; nothing was changed. Install `docker compose` version 2"
-    )]
-    TooOld {
-        /// The operation.
-        doing: String,
-        /// Its version.
-        version: String,
-    },
     /// It could not be started, or its output not be read.
     #[error("`{command}` could not be run: {reason}; nothing was changed")]
     NotRun {

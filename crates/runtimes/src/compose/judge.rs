@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use super::cli::{Cli, Compose};
 use super::error::CliError;
 use super::resolved::{scalar, wipe};
+use super::v1;
 
 /// The project and the service that are asked about. Nothing of this name is ever started.
 const NAME: &str = "keyroll-judge";
@@ -27,9 +28,9 @@ impl Cli {
     /// line, and nothing of its content.
     pub async fn read_env(&self, path: &Path) -> Result<BTreeMap<String, Secret>, CliError> {
         // A `$` in a path would be taken for a variable.
-        let path = absolute(path)?.replace('$', "$$");
-        let service = json!({"image": "none", "env_file": [path]});
-        self.judge(service, None).await
+        let written = absolute(path)?.replace('$', "$$");
+        let service = json!({"image": "none", "env_file": [written]});
+        self.judge(service, path, None).await
     }
 
     /// What `${KEY}` stands for when `path` is given as `--env-file`, for each of `keys`; a key that is not there is left
@@ -41,36 +42,43 @@ impl Cli {
     ) -> Result<BTreeMap<String, Secret>, CliError> {
         let keys: Vec<&str> = keys.into_iter().collect();
         let service = json!({"image": "none", "environment": keys});
-        self.judge(service, Some(path)).await
+        self.judge(service, path, Some(path)).await
     }
 
     async fn judge(
         &self,
         service: Value,
+        path: &Path,
         env_file: Option<&Path>,
     ) -> Result<BTreeMap<String, Secret>, CliError> {
-        if let Compose::V1(version) = self.compose() {
-            return Err(CliError::TooOld {
-                doing: "read an env file".into(),
-                version: version.clone(),
-            });
-        }
-        let root = Path::new("/");
-        let mut asked = self.bare(NAME, root);
-        // An env file that is named keeps compose from reading a `.env` in the directory.
-        asked.option(
-            "--env-file",
-            absolute(env_file.unwrap_or(Path::new("/dev/null")))?,
-        );
+        let v1 = matches!(self.compose(), Compose::V1(_));
+        let mut asked = self.bare(NAME, Path::new("/"));
+        // An env file that is named keeps compose from reading a `.env` in the directory. Version 1 refuses a device.
+        let nothing = if v1 { path } else { Path::new("/dev/null") };
+        asked.option("--env-file", absolute(env_file.unwrap_or(nothing))?);
         asked.option("-f", "-");
-        let model = json!({"services": {"judge": service}});
+        let model = json!({"version": "3.8", "services": {"judge": service}});
         asked.input = Some(Secret::new(model.to_string()));
-        let (stdout, _) = self.ask(asked, &["config", "--format", "json"]).await?;
+        let stdout = if v1 {
+            let (stdout, stderr) = self.ask(asked, &["config"]).await?;
+            // It drops the statement, warns, and goes on.
+            if let Some(warning) = stderr.lines().find(|l| l.contains("could not parse")) {
+                return Err(CliError::Failed {
+                    command: "docker-compose config".into(),
+                    status: "a warning".into(),
+                    said: format!("{}: {}", path.display(), self.said(warning)),
+                });
+            }
+            v1::to_json(&stdout, NAME).unwrap_or_else(|| Secret::new(""))
+        } else {
+            let (stdout, _) = self.ask(asked, &["config", "--format", "json"]).await?;
+            Secret::new(String::from_utf8_lossy(&stdout))
+        };
         let unreadable = || CliError::Unreadable {
             command: "docker compose config".into(),
             reason: "JSON with the service that was asked about was expected".into(),
         };
-        let root: Value = serde_json::from_slice(&stdout).map_err(|_| unreadable())?;
+        let root: Value = serde_json::from_str(stdout.expose()).map_err(|_| unreadable())?;
         let service = root["services"]["judge"]
             .as_object()
             .ok_or_else(unreadable)?;

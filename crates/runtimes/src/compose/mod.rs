@@ -21,6 +21,7 @@ mod project;
 mod recreate;
 mod resolved;
 mod sickness;
+mod v1;
 mod wait;
 
 pub use cli::Cli;

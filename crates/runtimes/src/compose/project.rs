@@ -163,7 +163,10 @@ fn choose(containers: &[Container], wanted: &Wanted) -> Result<Project, Discover
     let files = existing(&wanted.root, &wanted.config_files)?;
     let env_files = existing(&wanted.root, &wanted.env_files)?;
     let mut made: BTreeMap<&str, Vec<&Container>> = BTreeMap::new();
-    for container in containers.iter().filter(|c| !c.one_off) {
+    for container in containers
+        .iter()
+        .filter(|c| !c.one_off && !c.project.is_empty())
+    {
         made.entry(&container.project).or_default().push(container);
     }
     let from_these = |c: &Container| same_files(c, &c.config_files, &files, &wanted.root);

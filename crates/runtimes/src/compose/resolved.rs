@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 
 use super::cli::{Cli, Compose, hash_lines};
 use super::error::CliError;
+use super::v1;
 
 /// A project's configuration with every variable replaced. It holds secrets throughout.
 #[derive(Debug, Clone)]
@@ -80,19 +81,19 @@ impl Cli {
     /// compose's own view of the whole configuration. With `env_file`, as if the project's env files were this one file;
     /// but what services name under `env_file:` is read from where it is named, not from there.
     pub async fn resolved(&self, env_file: Option<&Path>) -> Result<Resolved, CliError> {
-        if let Compose::V1(version) = self.compose() {
-            return Err(CliError::TooOld {
-                doing: "resolve the configuration".into(),
-                version: version.clone(),
-            });
-        }
+        let unreadable = || CliError::Unreadable {
+            command: "docker compose config".into(),
+            reason: "an object `services` was expected".into(),
+        };
         let mut asked = self.stack(env_file);
+        if let Compose::V1(_) = self.compose() {
+            let (stdout, _) = self.ask(asked, &["config"]).await?;
+            let json = v1::to_json(&stdout, &self.project().name).ok_or_else(unreadable)?;
+            return Resolved::read(json.expose().as_bytes()).ok_or_else(unreadable);
+        }
         asked.option("--profile", "*");
         let (stdout, _) = self.ask(asked, &["config", "--format", "json"]).await?;
-        Resolved::read(&stdout).ok_or_else(|| CliError::Unreadable {
-            command: "docker compose config".into(),
-            reason: "JSON with an object `services` was expected".into(),
-        })
+        Resolved::read(&stdout).ok_or_else(unreadable)
     }
 
     /// The configuration hash that `docker compose up` would write on each service's containers now.
@@ -122,17 +123,26 @@ impl Cli {
     }
 
     async fn hash_json(&self, json: Secret) -> Result<BTreeMap<String, String>, CliError> {
+        if let Compose::V1(_) = self.compose() {
+            // Version 1 hashes what it would start, `env_file:` and image id included, and its own files alone.
+            let (stdout, _) = self.ask(self.stack(None), &["config", "--hash=*"]).await?;
+            return read_hashes(&stdout);
+        }
         let project = self.project();
         let mut asked = self.bare(&project.name, &project.working_dir);
         asked.option("--profile", "*");
         asked.option("-f", "-");
         asked.input = Some(json);
         let (stdout, _) = self.ask(asked, &["config", "--hash", "*"]).await?;
-        hash_lines(&stdout).ok_or_else(|| CliError::Unreadable {
-            command: "docker compose config --hash".into(),
-            reason: "a line with name and hash for each service was expected".into(),
-        })
+        read_hashes(&stdout)
     }
+}
+
+fn read_hashes(stdout: &[u8]) -> Result<BTreeMap<String, String>, CliError> {
+    hash_lines(stdout).ok_or_else(|| CliError::Unreadable {
+        command: "docker compose config --hash".into(),
+        reason: "a line with name and hash for each service was expected".into(),
+    })
 }
 
 impl Resolved {

@@ -1,4 +1,4 @@
-//! Waiting until containers are well, told by the engine's events.
+//! Stopping and starting containers, and waiting until they are well, told by the engine's events.
 //!
 //! An event is only the reason to look: what counts is the container as the engine describes it then. So an event that
 //! comes twice does no harm, and one that happened before the waiting began is not missed, since events are asked for from
@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use bollard::models::EventMessage;
-use bollard::query_parameters::EventsOptions;
+use bollard::query_parameters::{EventsOptions, StartContainerOptions, StopContainerOptions};
 use futures_util::StreamExt as _;
 use jiff::Timestamp;
 use thiserror::Error;
@@ -97,6 +97,23 @@ enum Verdict {
 }
 
 impl Engine {
+    /// Stops a container as `docker stop` does: its own signal, then SIGKILL after its own time to stop, at most `limit`.
+    /// One that does not run is left as it is. An error says nothing about whether it runs.
+    pub async fn stop(&self, id: &str, limit: Duration) -> Result<(), EngineError> {
+        let patient = self.clone().with_limit(limit);
+        let call = self.docker.stop_container(id, None::<StopContainerOptions>);
+        patient.ask(&format!("stop container {id}"), call).await
+    }
+
+    /// Starts a container again, with the environment and everything else that it was made with. One that runs is left as
+    /// it is. An error says nothing about whether it runs.
+    pub async fn start(&self, id: &str) -> Result<(), EngineError> {
+        let call = self
+            .docker
+            .start_container(id, None::<StartContainerOptions>);
+        self.ask(&format!("start container {id}"), call).await
+    }
+
     /// Waits until all of these containers (ids) are well: healthy if they have a health check, else running for a moment;
     /// jobs ended with 0. A container that becomes unhealthy, or ends, is reported at once with the end of its log.
     pub async fn wait_healthy(&self, ids: &[String], waiting: &Waiting) -> Result<(), WaitError> {

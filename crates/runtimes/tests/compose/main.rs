@@ -5,4 +5,5 @@ mod exec;
 mod look;
 mod recreate;
 mod support;
+mod v1;
 mod wait;

@@ -315,3 +315,57 @@ async fn assert_running_engine(engine: &Engine, stack: &Stack) {
 fn names(containers: &[Container]) -> Vec<&str> {
     containers.iter().map(|c| c.name.as_str()).collect()
 }
+
+#[tokio::test]
+async fn images_are_built_first_when_asked_and_a_failed_build_touches_nothing() {
+    if !wanted() {
+        return;
+    }
+    let compose = r#"
+services:
+  api:
+    build: .
+    command: ["sleep", "infinity"]
+    init: true
+    stop_grace_period: 0s
+"#;
+    let mut stack = Stack::write("build", compose, OLD);
+    let image = format!("{}-api", stack.name);
+    stack.images.push(image.clone());
+    stack.put("infra/Dockerfile", &format!("FROM {IMAGE}\nLABEL n=1\n"));
+    stack.compose(&["up", "-d"]);
+    let (engine, cli) = stack.cli().await;
+    let before = stack.containers(&engine).await;
+    let wanted = Recreate {
+        services: vec!["api".into()],
+        build: true,
+        ..consumers(&before)
+    };
+
+    stack.put("infra/Dockerfile", &format!("FROM {IMAGE}\nRUN exit 7\n"));
+    let failed = cli.recreate(&engine, &wanted).await.unwrap_err();
+    assert!(
+        matches!(&failed, ActError::NotApplied(why) if why.contains("building failed")),
+        "{failed}"
+    );
+    let now = stack.container(&engine, "api").await;
+    assert_eq!(now.id, before[0].id);
+    assert_eq!(
+        engine.image_id(&image).await.unwrap().as_ref(),
+        Some(&now.image_id)
+    );
+
+    stack.put("infra/Dockerfile", &format!("FROM {IMAGE}\nLABEL n=2\n"));
+    let done = cli.recreate(&engine, &wanted).await.unwrap();
+    assert_ne!(done.containers[0].image_id, before[0].image_id);
+
+    // On the way back the image that ran is named again.
+    let back = Recreate {
+        moved: MovedImage::PointBack,
+        build: false,
+        ..wanted
+    };
+    let done = cli.recreate(&engine, &back).await.unwrap();
+    assert_eq!(done.containers[0].image_id, before[0].image_id);
+    assert_eq!(done.pointed_back.len(), 1);
+}

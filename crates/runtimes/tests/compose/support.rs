@@ -31,7 +31,8 @@ pub(crate) struct Stack {
     pub(crate) dir: tempfile::TempDir,
     pub(crate) name: String,
     pub(crate) options: Vec<String>,
-    images: Vec<String>,
+    /// Image references that are removed at the end.
+    pub(crate) images: Vec<String>,
 }
 
 impl Stack {
