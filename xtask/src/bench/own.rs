@@ -4,7 +4,8 @@
 //! kernel, of a run that nobody traces. The intervals come from `strace`, which sees what the program cannot hide or forget:
 //! a child is there from the call that makes it to its SIGCHLD; a request is outstanding from the first byte that is sent
 //! (or the call that connects) to the last byte that is received on that socket before the next is sent. A socket that stays open
-//! without traffic (a pooled connection, an event stream after its last event) is not outstanding.
+//! without traffic (a pooled connection, an event stream after its last event) is not outstanding. A command that runs in a
+//! container is a child in all but name; the engine tells its end by closing the stream, so there the close is the last byte.
 //!
 //! Both count against keyroll: work done while nothing else goes on is in both parts, and so is the time that tracing takes.
 
@@ -17,7 +18,8 @@ pub(super) const STRACE: [&str; 8] = [
     "-f",
     "--seccomp-bpf",
     "-ttty",
-    "-s0",
+    // As much as tells which request it is, and too little for a secret in it.
+    "-s24",
     "-e",
     "trace=connect,sendto,sendmsg,write,writev,recvfrom,recvmsg,read,readv,clone,clone3,fork,vfork,exit_group",
     "-e",
@@ -54,7 +56,10 @@ pub(super) fn alone(trace: &str) -> Alone {
             let socket = sockets.entry(socket).or_default();
             if is_any(call, &["connect(", "send", "write"]) {
                 socket.sent(at, &mut busy);
-            } else if is_any(call, &["recv", "read"]) && result(call).is_some_and(|n| n != "0") {
+                socket.runs |= starts_command(call);
+            } else if is_any(call, &["recv", "read"])
+                && result(call).is_some_and(|n| n != "0" || socket.runs)
+            {
                 socket.last = Some(at);
             }
         }
@@ -104,6 +109,8 @@ pub(super) struct Alone {
 struct Socket {
     first: Option<f64>,
     last: Option<f64>,
+    /// Whether it is the stream of a command in a container.
+    runs: bool,
 }
 
 impl Socket {
@@ -156,6 +163,11 @@ fn makes_process(call: &str) -> bool {
     is_any(call, &["clone(", "clone3(", "fork(", "vfork("])
 }
 
+/// `POST /v1.41/exec/<id>/start`, which turns the connection into the command's stream.
+fn starts_command(call: &str) -> bool {
+    between(call, "\"POST /v", "/exec/").is_some_and(|version| !version.contains('/'))
+}
+
 /// The end of one, when another thread's line came in between.
 fn made_process(call: &str) -> bool {
     is_any(call, &["<... clone", "<... fork", "<... vfork"])
@@ -202,6 +214,25 @@ mod tests {
         let alone = alone(trace);
         assert!((alone.total.as_secs_f64() - 2.5).abs() < 1e-6);
         assert_eq!(alone.longest.len(), 3);
+    }
+
+    #[test]
+    fn a_command_in_a_container_runs_until_its_stream_is_closed() {
+        let run = |request: &str| {
+            let trace = format!(
+                "\
+1 1.0 sendto(4<socket:[8]>, \"{request}\"..., 90) = 90
+1 1.5 recvfrom(4<socket:[8]>, \"HTTP/1.1\"..., 10) = 10
+1 4.0 recvfrom(4<socket:[8]>, \"\", 10) = 0
+1 5.0 exit_group(0) = ?
+"
+            );
+            alone(&trace).total.as_secs_f64()
+        };
+        assert!((run("POST /v1.41/exec/0123456") - 1.0).abs() < 1e-6);
+        // The close of a connection that was merely kept is no answer.
+        assert!((run("GET /v1.41/containers/js") - 3.5).abs() < 1e-6);
+        assert!((run("POST /v1.41/containers/0") - 3.5).abs() < 1e-6);
     }
 
     #[test]
