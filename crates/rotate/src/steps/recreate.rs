@@ -90,14 +90,6 @@ impl Step for Recreate {
     ) -> BoxFuture<'a, Result<Receipt, ActError>> {
         Box::pin(async {
             let not_applied = |e: String| ActError::NotApplied(self.world.clean(&e));
-            // The services that are recreated change by the rotation itself, so their hashes cannot show that somebody else
-            // changed them too; the files can.
-            let about = &self.world.about;
-            let files =
-                preflight::fingerprints_of(&about.project.config_files, &self.world.identity);
-            if files.map_err(|e| not_applied(e.to_string()))? != about.config_fingerprints {
-                return Err(not_applied("a compose file was edited since preflight: recreating would deploy the edit by surprise".into()));
-            }
             let surprises = self
                 .world
                 .surprises()
@@ -108,6 +100,14 @@ impl Step for Recreate {
                     "compose would now also change {}: a file was edited since preflight",
                     surprises.join(", ")
                 )));
+            }
+            // The services that are recreated change by the rotation itself, so their hashes cannot show that somebody else
+            // changed them too; the files can.
+            let about = &self.world.about;
+            let files =
+                preflight::fingerprints_of(&about.project.config_files, &self.world.identity);
+            if files.map_err(|e| not_applied(e.to_string()))? != about.config_fingerprints {
+                return Err(not_applied("a compose file was edited since preflight: recreating would deploy the edit by surprise".into()));
             }
             cx.fence()?;
             let made = self
