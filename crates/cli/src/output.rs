@@ -191,8 +191,12 @@ impl Progress for Speaker {
         self.end(
             "preflight",
             true,
-            "the stack is well, and is what the files say",
+            "nothing that was found stands against it",
         );
+    }
+
+    fn doing(&self, what: &str) {
+        self.line(what);
     }
 
     fn begun(&self, rotation: &RotationId) {

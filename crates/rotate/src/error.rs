@@ -34,6 +34,8 @@ pub enum Code {
     Space,
     /// The time to take a rotation back is over, or taking it back would bring leaked values into force.
     Expired,
+    /// A backup cannot be opened, or is not the one that was made.
+    Backup,
 }
 
 impl Code {
@@ -54,11 +56,12 @@ impl Code {
             Self::Consumer => "consumer",
             Self::Space => "space",
             Self::Expired => "expired",
+            Self::Backup => "backup",
         }
     }
 
     /// All codes, so that the pages can be checked for completeness.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Locked,
         Self::Unfinished,
         Self::Selection,
@@ -73,6 +76,7 @@ impl Code {
         Self::Consumer,
         Self::Space,
         Self::Expired,
+        Self::Backup,
     ];
 
     /// Whether `--reason incident --force-unhealthy` goes on all the same. What is ambiguous, foreign or unfinished is never

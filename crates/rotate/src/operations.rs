@@ -36,8 +36,8 @@ pub struct Request {
 /// keyroll for one stack.
 #[derive(Debug)]
 pub struct Keyroll {
-    profile: Profile,
-    operator: Operator,
+    pub(crate) profile: Profile,
+    pub(crate) operator: Operator,
 }
 
 /// Passes committed events on, and takes known values out of what is about to be recorded.
@@ -69,7 +69,7 @@ impl Keyroll {
 
     /// keyroll's own identity, made at first use. Where something was sealed already, a missing one is not made anew: the
     /// new one would open nothing.
-    fn identity(&self) -> Result<Identity, RotateError> {
+    pub(crate) fn identity(&self) -> Result<Identity, RotateError> {
         let path = &self.profile.paths.identity;
         let next =
             "restore it from your copy; without it neither sealed values nor backups can be opened";
@@ -94,7 +94,7 @@ impl Keyroll {
         }
     }
 
-    fn open(&self) -> Result<(Journal, Lock), RotateError> {
+    pub(crate) fn open(&self) -> Result<(Journal, Lock), RotateError> {
         let root = &self.profile.root;
         if !root.is_dir() {
             let what = format!("{}: the stack's root is not a directory", root.display());

@@ -19,6 +19,8 @@ pub trait Progress: Send + Sync {
     fn begun(&self, _rotation: &RotationId) {}
     /// A journal event was committed.
     fn event(&self, _event: &Event) {}
+    /// A restore does this now.
+    fn doing(&self, _what: &str) {}
     /// Something with a size goes on; `total` in bytes is an estimate.
     fn bytes(&self, _what: &str, _done: u64, _total: Option<u64>) {}
 }

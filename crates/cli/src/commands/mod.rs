@@ -2,6 +2,7 @@
 
 pub(crate) mod audit;
 pub(crate) mod plan;
+pub(crate) mod restore;
 pub(crate) mod resume;
 pub(crate) mod rollback;
 pub(crate) mod rotate;
@@ -43,6 +44,13 @@ pub(crate) fn open(global: &Global) -> Result<Keyroll, u8> {
 
 /// A control that the first Ctrl-C, SIGTERM or SIGHUP asks to stop: the steps that run are finished, then it goes back.
 pub(crate) fn control() -> Control {
+    control_saying(
+        "stopping: what runs is finished first, then the old set is put back; do not kill keyroll",
+    )
+}
+
+/// The same, for an operation that stops in its own way.
+pub(crate) fn control_saying(text: &'static str) -> Control {
     let control = Control {
         hook: hook(),
         ..Control::default()
@@ -70,9 +78,7 @@ pub(crate) fn control() -> Control {
                 _ = hangup.recv() => {}
             }
             if !stop.requested() {
-                complain(
-                    "stopping: what runs is finished first, then the old set is put back; do not kill keyroll",
-                );
+                complain(text);
             }
             stop.request();
         }
@@ -251,13 +257,19 @@ pub(crate) fn approval(
     })
 }
 
-fn ask(question: &str) -> bool {
+/// Asks; anything but yes is no.
+pub(crate) fn ask(question: &str) -> bool {
+    matches!(read_answer(question).as_str(), "y" | "Y" | "yes")
+}
+
+/// Asks, and gives what was typed.
+pub(crate) fn read_answer(question: &str) -> String {
     use std::io::Write as _;
     let mut out = anstream::stdout();
     let _ = write!(out, "{question}").and_then(|()| out.flush());
     let mut answer = String::new();
     let _ = std::io::stdin().read_line(&mut answer);
-    matches!(answer.trim(), "y" | "Y" | "yes")
+    answer.trim().to_owned()
 }
 
 /// How to speak.

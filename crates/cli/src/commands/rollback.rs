@@ -4,23 +4,44 @@ use clap::Args;
 use keyroll_rotate::RotationId;
 
 use crate::args::Global;
+use crate::commands::restore::{self, RestoreArgs};
 use crate::commands::rotate::How;
 use crate::commands::{approval, control, fail, finish, mode, open};
-use crate::output::Speaker;
+use crate::exit;
+use crate::output::{Speaker, complain};
 
 /// Arguments of `keyroll rollback`.
 #[derive(Debug, Args)]
 pub(crate) struct RollbackArgs {
-    /// The completed rotation, as `keyroll audit list` names it
+    /// The rotation, as `keyroll audit list` names it
     #[arg(value_name = "ROTATION")]
     pub(crate) rotation: String,
     /// How, and why.
     #[command(flatten)]
     pub(crate) how: How,
+    /// Instead: what is brought back from its backup.
+    #[command(flatten)]
+    pub(crate) restore: RestoreArgs,
 }
 
 /// Runs it.
 pub(crate) async fn run(args: &RollbackArgs, global: &Global) -> u8 {
+    if args.restore.wanted() {
+        if args.how.build
+            || args.how.force_unhealthy
+            || args.how.current_admin_password_file.is_some()
+        {
+            complain(
+                "a restore takes none of --build, --force-unhealthy and --current-admin-password-file",
+            );
+            return exit::USAGE;
+        }
+        return restore::run(&args.rotation, &args.restore, args.how.yes, global).await;
+    }
+    if args.restore.confirm_restore.is_some() {
+        complain("--confirm-restore goes with --restore-files or --restore-database");
+        return exit::USAGE;
+    }
     let prepared = open(global).and_then(|keyroll| {
         Ok((
             keyroll,
