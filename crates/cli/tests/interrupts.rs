@@ -135,6 +135,31 @@ async fn killed_while_compose_reads_or_recreates_a_rotation_resumes_to_the_new_s
 }
 
 #[tokio::test]
+async fn containers_that_were_made_and_never_started_are_made_again_by_a_resume() {
+    if !containers_wanted() {
+        return;
+    }
+    let bench = Bench::start(StackOptions::new()).await;
+    let before = bench.held();
+    let (hit, run) = kill_at(&bench, Work::Compose("up")).await;
+    let rotation = hit.unwrap_or_else(|| panic!("compose was never seen: {run:?}"));
+    eventually("compose is gone", LIMIT, async || {
+        marked(&rotation).is_empty().then_some(())
+    })
+    .await
+    .unwrap();
+    // What is left when compose is ended between making and starting.
+    let make = "up --no-start --force-recreate --no-deps --no-build api worker";
+    let make: Vec<&str> = make.split(' ').collect();
+    bench.stack.compose(&make).await.unwrap();
+    let api = bench.stack.container("api").await.unwrap();
+    assert_eq!(api.state, "created");
+
+    let recovered = bench.recover(&before, "never started").await;
+    assert_eq!(recovered.resumed.code, Some(DONE), "{recovered:?}");
+}
+
+#[tokio::test]
 async fn killed_while_the_database_is_saved_a_rotation_resumes_to_the_new_set() {
     if !containers_wanted() {
         return;

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use keyroll_journal::{Direction, Event, RotationId};
 use keyroll_runtimes::compose::{
     ActError, Cli, CliError, DriftKind, Engine, EngineError, Form, MovedImage, Project, Recreate,
-    StaleByChoice, Surroundings, WaitError, Waiting, compare_env, form_of,
+    StaleByChoice, State, Surroundings, WaitError, Waiting, compare_env, form_of,
 };
 use keyroll_saga::StepCx;
 use keyroll_secret::{Redactor, Secret};
@@ -163,6 +163,13 @@ impl World {
                     "service {service} does not have exactly one container"
                 )));
             };
+            // Compose that is ended between making and starting leaves this: the values are right, and nothing runs with them.
+            if matches!(container.state, State::Created | State::Dead) {
+                return Err(Finding::Wrong(format!(
+                    "{} was made and never started",
+                    container.name
+                )));
+            }
             let ran = self
                 .about
                 .services
