@@ -91,7 +91,8 @@ struct Measured {
 }
 
 async fn rotation(options: &Options) -> Result<()> {
-    let stack = Stack::start(StackOptions::new())
+    // A tag of its own: images that are built elsewhere meanwhile are no drift here.
+    let stack = Stack::start(StackOptions::new().own_panel_image())
         .await
         .map_err(|e| chain(&e))?;
     let binary = match &options.binary {

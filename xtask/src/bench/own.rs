@@ -31,6 +31,7 @@ pub(super) fn alone(trace: &str) -> Alone {
     let own = own_threads(trace);
     let mut busy = Vec::new();
     let mut sockets: HashMap<&str, Socket> = HashMap::new();
+    let mut receiving: HashMap<&str, &str> = HashMap::new();
     let mut making: HashMap<&str, f64> = HashMap::new();
     let mut children: HashMap<&str, f64> = HashMap::new();
     let (mut first, mut last) = (f64::MAX, 0_f64);
@@ -53,15 +54,19 @@ pub(super) fn alone(trace: &str) -> Alone {
                 children.insert(pid, start);
             }
         } else if let Some(socket) = between(call, "<socket:[", "]") {
-            let socket = sockets.entry(socket).or_default();
+            let state = sockets.entry(socket).or_default();
             if is_any(call, &["connect(", "send", "write"]) {
-                socket.sent(at, &mut busy);
-                socket.runs |= starts_command(call);
-            } else if is_any(call, &["recv", "read"])
-                && result(call).is_some_and(|n| n != "0" || socket.runs)
-            {
-                socket.last = Some(at);
+                state.sent(at, &mut busy);
+                state.runs |= starts_command(call);
+            } else if call.ends_with("<unfinished ...>") {
+                receiving.insert(thread, socket);
+            } else {
+                state.received(at, result(call));
             }
+        } else if is_any(call, &["<... recv", "<... read"])
+            && let Some(state) = receiving.remove(thread).and_then(|s| sockets.get_mut(s))
+        {
+            state.received(at, result(call));
         }
     }
     for socket in sockets.values_mut() {
@@ -122,6 +127,13 @@ impl Socket {
         self.first.get_or_insert(at);
     }
 
+    /// Bytes, or the close of the stream (0), or neither.
+    fn received(&mut self, at: f64, result: Option<&str>) {
+        if result.is_some_and(|bytes| bytes != "0" || self.runs) {
+            self.last = Some(at);
+        }
+    }
+
     fn close(&mut self, busy: &mut Vec<(f64, f64)>) {
         busy.extend(self.first.take().zip(self.last.take()));
     }
@@ -163,9 +175,10 @@ fn makes_process(call: &str) -> bool {
     is_any(call, &["clone(", "clone3(", "fork(", "vfork("])
 }
 
-/// `POST /v1.41/exec/<id>/start`, which turns the connection into the command's stream.
+/// `POST /exec/<id>/start`, with the version of the interface or without, which turns the connection into the command's stream.
 fn starts_command(call: &str) -> bool {
-    between(call, "\"POST /v", "/exec/").is_some_and(|version| !version.contains('/'))
+    let version = between(call, "\"POST /", "exec/").unwrap_or("?");
+    version.is_empty() || version.starts_with('v') && version.find('/') == Some(version.len() - 1)
 }
 
 /// The end of one, when another thread's line came in between.
@@ -205,7 +218,9 @@ mod tests {
 78 104.0 sendto(9<socket:[5]>, \"\"..., 10) = 10
 78 104.5 recvfrom(9<socket:[5]>, 0x1, 10) = -1 EAGAIN (again)
 78 105.0 recvfrom(9<socket:[5]>, \"\"..., 10) = 10
-78 105.5 recvfrom(9<socket:[5]>, \"\"..., 10) = 4
+78 105.4 recvfrom(9<socket:[5]>,  <unfinished ...>
+1 105.45 read(3</etc/hosts>, \"\"..., 10) = 4
+78 105.5 <... recvfrom resumed>\"\"..., 10) = 4
 78 106.0 sendto(9<socket:[5]>, \"\"..., 10) = 10
 78 107.0 recvfrom(9<socket:[5]>, \"\"..., 10) = 3
 1 107.0 exit_group(0) = ?
@@ -230,6 +245,7 @@ mod tests {
             alone(&trace).total.as_secs_f64()
         };
         assert!((run("POST /v1.41/exec/0123456") - 1.0).abs() < 1e-6);
+        assert!((run("POST /exec/0123456789abc") - 1.0).abs() < 1e-6);
         // The close of a connection that was merely kept is no answer.
         assert!((run("GET /v1.41/containers/js") - 3.5).abs() < 1e-6);
         assert!((run("POST /v1.41/containers/0") - 3.5).abs() < 1e-6);
