@@ -149,7 +149,7 @@ fn told(drift: &Drift) -> String {
         DriftKind::ImageId => format!(
             "{service} runs image {}, but its reference now names {}: recreating would deploy it by surprise",
             short(running),
-            short(wanted)
+            wanted
         ),
         DriftKind::ImageGone => {
             format!("the image that {service} names is gone from this host ({wanted})")
