@@ -303,14 +303,12 @@ async fn asked_to_stop_before_it_began_a_rotation_changes_nothing_and_after_its_
     let run = running.wait(LIMIT).await.unwrap();
     assert!(matches!(run.code, Some(REFUSED | ROLLED_BACK)), "{run:?}");
     bench.one_set_in_force(&before, &before, "preflight").await;
-    println!("stopped in preflight: {run:?}");
 
     let running = bench.spawn(&ROTATE);
     said(&running, "commit: started").await;
     running.interrupt().unwrap();
     let run = running.wait(LIMIT).await.unwrap();
     assert!(matches!(run.code, Some(DONE | ROLLED_BACK)), "{run:?}");
-    println!("stopped at the commit: {run:?}");
     bench
         .one_set_in_force(&before, &bench.held(), "commit")
         .await;
