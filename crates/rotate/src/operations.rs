@@ -257,7 +257,8 @@ impl Keyroll {
         control: &Control,
     ) -> Result<Outcome, RotateError> {
         progress.looked();
-        if !approve(&ready.report) {
+        // Whoever asked to stop during preflight gets what a "no" gets: nothing was begun.
+        if !approve(&ready.report) || control.stop.requested() {
             return Err(RotateError::NotConfirmed);
         }
         let mut writer = journal.take_over(lock)?;
