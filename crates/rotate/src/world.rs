@@ -96,17 +96,24 @@ impl World {
             .to_string()
     }
 
-    /// The env file as it was, or as it will be.
-    pub(crate) fn env_kept(&self, cx: &StepCx, name: &str) -> Result<Secret, String> {
-        let sealed = cx
+    /// A sealed thing of the rotation, read back; `None` when nothing was sealed under the name.
+    pub(crate) fn kept(&self, cx: &StepCx, name: &str) -> Result<Option<Secret>, String> {
+        let kept = cx
             .writer()
             .kept(cx.rotation(), name)
             .map_err(|e| e.to_string())?;
-        let sealed = sealed
-            .ok_or_else(|| format!("the sealed {name} is missing from the state database"))?;
-        self.identity
-            .open_secret(&sealed)
-            .map_err(|e| e.to_string())
+        kept.map(|sealed| {
+            self.identity
+                .open_secret(&sealed)
+                .map_err(|e| e.to_string())
+        })
+        .transpose()
+    }
+
+    /// The env file as it was, or as it will be.
+    pub(crate) fn env_kept(&self, cx: &StepCx, name: &str) -> Result<Secret, String> {
+        self.kept(cx, name)?
+            .ok_or_else(|| format!("the sealed {name} is missing from the state database"))
     }
 
     /// Both values of the rotated secret of this kind, if one is rotated: old, new.
@@ -233,19 +240,7 @@ impl World {
 
     /// The tokens taken at preflight, if any were.
     pub(crate) fn witness(&self, cx: &StepCx) -> Result<Option<Tokens>, Finding> {
-        let read = |name: &str| -> Result<Option<Secret>, Finding> {
-            let unknown = |e: String| Finding::Unknown(e);
-            let kept = cx
-                .writer()
-                .kept(cx.rotation(), name)
-                .map_err(|e| unknown(e.to_string()))?;
-            kept.map(|sealed| {
-                self.identity
-                    .open_secret(&sealed)
-                    .map_err(|e| unknown(e.to_string()))
-            })
-            .transpose()
-        };
+        let read = |name| self.kept(cx, name).map_err(Finding::Unknown);
         let Some(access) = read(WITNESS_ACCESS)? else {
             return Ok(None);
         };

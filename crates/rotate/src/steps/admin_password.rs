@@ -58,20 +58,6 @@ impl AdminPassword {
         }
     }
 
-    fn sealed(&self, cx: &StepCx, name: &str) -> Result<Option<Secret>, String> {
-        let kept = cx
-            .writer()
-            .kept(cx.rotation(), name)
-            .map_err(|e| e.to_string())?;
-        kept.map(|sealed| {
-            self.world
-                .identity
-                .open_secret(&sealed)
-                .map_err(|e| e.to_string())
-        })
-        .transpose()
-    }
-
     fn keep(&self, cx: &StepCx, name: &str, hash: &Secret) -> Result<(), String> {
         let sealed = self
             .world
@@ -93,7 +79,8 @@ impl AdminPassword {
         let found = self.stored(cx).await.map_err(not_applied)?;
         self.keep(cx, HASH_BEFORE, &found).map_err(not_applied)?;
         let before = self
-            .sealed(cx, HASH_BEFORE)
+            .world
+            .kept(cx, HASH_BEFORE)
             .map_err(not_applied)?
             .unwrap_or(found);
         let spec = self.spec();
@@ -123,7 +110,7 @@ impl AdminPassword {
 
     async fn observed(&self, cx: &StepCx) -> Result<Observed, Finding> {
         let unknown = |e: String| Finding::Unknown(self.world.clean(&e));
-        let Some(before) = self.sealed(cx, HASH_BEFORE).map_err(unknown)? else {
+        let Some(before) = self.world.kept(cx, HASH_BEFORE).map_err(unknown)? else {
             return Ok(Observed::Before);
         };
         let stored = self.stored(cx).await.map_err(unknown)?;
@@ -150,7 +137,7 @@ impl AdminPassword {
 
     async fn put_back(&self, cx: &StepCx) -> Result<Evidence, UndoError> {
         let failed = |e: String| UndoError(self.world.clean(&e));
-        let Some(before) = self.sealed(cx, HASH_BEFORE).map_err(failed)? else {
+        let Some(before) = self.world.kept(cx, HASH_BEFORE).map_err(failed)? else {
             return Ok(Evidence::new("the admin's password was not touched"));
         };
         let stored = self.stored(cx).await.map_err(failed)?;
@@ -160,7 +147,7 @@ impl AdminPassword {
             ));
         }
         // Only what the seed wrote is replaced; an admin who changed the password meanwhile keeps theirs.
-        let expected = match self.sealed(cx, HASH_AFTER).map_err(failed)? {
+        let expected = match self.world.kept(cx, HASH_AFTER).map_err(failed)? {
             Some(after) => after,
             None => match self.observed(cx).await {
                 Ok(Observed::After(_)) => stored,
