@@ -18,6 +18,13 @@ pub(crate) fn version() -> Option<String> {
     output(&mut command("docker", &["compose", "version", "--short"])).ok()
 }
 
+/// The version of `docker-compose` 1, where it is installed beside `docker compose`: a program of its own, which docker does
+/// not look for.
+pub(crate) fn version_1() -> Option<String> {
+    let version = output(&mut command("docker-compose", &["version", "--short"])).ok()?;
+    version.starts_with("1.").then_some(version)
+}
+
 /// Sees to it that `docker compose` works. Returns its version.
 pub(crate) fn ensure() -> Result<String> {
     if let Some(version) = version() {

@@ -15,21 +15,61 @@ const LABEL: &str = "keyroll.recipe";
 const BASE: &str = "keyroll-sandbox-base:latest";
 const POSTGRES: &str = "keyroll-sandbox-postgres:15";
 const PANEL: &str = "keyroll-sandbox-panel:1";
+const NGINX: &str = "keyroll-sandbox-nginx:1";
 
 /// The release whose glibc the panel binary meets and whose `postgresql` is 15.
 const RELEASE: &str = "bookworm";
-const PACKAGES: &str = "postgresql-15,ca-certificates,curl,tini,openssl";
+
+/// An image made of Debian packages and nothing else.
+struct Bootstrap {
+    image: &'static str,
+    packages: &'static str,
+    /// Shell lines that mmdebstrap runs when the packages are there; the tree is `$1`.
+    hooks: &'static [&'static str],
+    /// Lines of a Dockerfile, as `docker import` takes them.
+    changes: &'static [&'static str],
+}
+
+const BASE_PACKAGES: Bootstrap = Bootstrap {
+    image: BASE,
+    packages: "postgresql-15,ca-certificates,curl,tini,openssl",
+    hooks: &[],
+    changes: &[],
+};
+/// The real server with the habits of the docker-library image: it stays in the foreground, and its logs are the
+/// container's. Not on top of the base, which it needs nothing of.
+const NGINX_PACKAGES: Bootstrap = Bootstrap {
+    image: NGINX,
+    packages: "nginx,curl",
+    hooks: &[
+        "rm \"$1/etc/nginx/sites-enabled/default\"",
+        "ln -sf /dev/stdout \"$1/var/log/nginx/access.log\"",
+        "ln -sf /dev/stderr \"$1/var/log/nginx/error.log\"",
+    ],
+    changes: &["CMD [\"nginx\", \"-g\", \"daemon off;\"]", "EXPOSE 443"],
+};
 
 /// Builds what is missing or has changed.
 pub(crate) fn run() -> Result<()> {
-    base()?;
+    bootstrap(&BASE_PACKAGES)?;
     postgres()?;
-    panel()
+    panel()?;
+    bootstrap(&NGINX_PACKAGES)
 }
 
-fn base() -> Result<()> {
-    let recipe = fingerprint([RELEASE.as_bytes(), PACKAGES.as_bytes()]);
-    if recipe_of(BASE).as_ref() == Some(&recipe) {
+fn bootstrap(wanted: &Bootstrap) -> Result<()> {
+    let Bootstrap {
+        image,
+        packages,
+        hooks,
+        changes,
+    } = *wanted;
+    let texts = [RELEASE, packages].into_iter();
+    let texts = texts
+        .chain(hooks.iter().copied())
+        .chain(changes.iter().copied());
+    let recipe = fingerprint(texts.map(str::as_bytes));
+    if recipe_of(image).as_ref() == Some(&recipe) {
         return Ok(());
     }
     let os = fs::read_to_string("/etc/os-release").unwrap_or_default();
@@ -42,23 +82,23 @@ fn base() -> Result<()> {
     if found("mmdebstrap").is_none() {
         apt::install(&[Wanted {
             package: "mmdebstrap",
-            why: "builds the base image from Debian packages",
+            why: "builds images from Debian packages",
         }])?;
     }
-    println!("images: building {BASE} from Debian packages, about half a minute");
-    let tar = sandbox_dir()?.join("base.tar");
+    println!("images: building {image} from Debian packages, about half a minute");
+    let tar = sandbox_dir()?.join("bootstrap.tar");
     let mut make = command("mmdebstrap", &["--quiet", "--variant=minbase"]);
-    make.arg(format!("--include={PACKAGES}"))
-        .arg(RELEASE)
-        .arg(&tar)
-        .arg("-"); // the sources come on standard input
+    make.arg(format!("--include={packages}"));
+    make.args(hooks.iter().map(|hook| format!("--customize-hook={hook}")));
+    make.arg(RELEASE).arg(&tar).arg("-"); // the sources come on standard input
     output_with_input(&mut make, &apt::sources()?)?;
     let mut import = command("docker", &["import", "-c"]);
-    import
-        .arg(format!("LABEL {LABEL}={recipe}"))
-        .arg(&tar)
-        .arg(BASE);
-    let old = id(BASE);
+    import.arg(format!("LABEL {LABEL}={recipe}"));
+    for change in changes {
+        import.args(["-c", change]);
+    }
+    import.arg(&tar).arg(image);
+    let old = id(image);
     output(&mut import)?;
     forget(old);
     fs::remove_file(&tar).map_err(|e| format!("{}: {e}", tar.display()))

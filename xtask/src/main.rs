@@ -12,8 +12,10 @@ mod engine;
 mod images;
 mod setup;
 mod shell;
+mod simulate;
 mod stack;
 mod test;
+mod torture;
 
 use std::process::ExitCode;
 
@@ -44,6 +46,10 @@ enum Command {
     Down,
     /// Set up, build, and run all tests
     Test(test::Options),
+    /// Run rotations in a simulated machine that loses power, and look whether a law was broken
+    Simulate(simulate::Options),
+    /// Kill keyroll on real stacks, and look each time whether one whole set is in force
+    Torture(torture::Options),
     /// Rotate a sandbox stack for real and show the evidence
     Demo,
     /// Measure, and hold the figures against the goals
@@ -58,6 +64,8 @@ fn main() -> ExitCode {
         Command::Up => stack::up(),
         Command::Down => stack::down(),
         Command::Test(options) => test::run(&options),
+        Command::Simulate(options) => simulate::run(&options),
+        Command::Torture(options) => torture::run(&options),
         Command::Demo => demo::run(),
         Command::Bench(bench) => bench::run(&bench),
     };

@@ -6,7 +6,7 @@ use keyroll_testkit::sweep;
 use crate::Result;
 use crate::apt::{self, Wanted};
 use crate::shell::{self, cargo, chain, found};
-use crate::{images, setup};
+use crate::{compose, images, setup, simulate, torture};
 
 /// More stacks at once than processors: a stack mostly waits for its health checks.
 const THREADS: &str = "3";
@@ -37,12 +37,19 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     arguments.extend(options.rest.iter().map(String::as_str));
     let mut tests = vec![cargo(&arguments)];
+    if !options.quick && options.rest.is_empty() {
+        tests.push(simulate::many());
+    }
     // They need a program that kills itself, which is built for nothing else.
     if !options.quick && !names_a_package && options.rest.iter().all(|a| !a.starts_with('-')) {
-        let mut kills = vec!["test", "--locked", "-p", "keyroll"];
-        kills.extend(["--features", "fault-injection", "--test", "kills"]);
+        // Of the whole workspace, so that its dependencies are those that are built already.
+        let mut kills = vec!["test", "--locked", "--workspace", "--test", "kills"];
+        kills.extend(["--features", "keyroll/fault-injection"]);
         kills.extend(options.rest.iter().map(String::as_str));
         tests.push(cargo(&kills));
+        if options.rest.is_empty() {
+            tests.push(torture::few());
+        }
     }
     if !options.quick {
         setup::run()?;
@@ -76,14 +83,35 @@ fn tools() -> Result<()> {
             why: "tests open a backup with the stock tool",
         });
     }
-    if !std::path::Path::new("/usr/lib/postgresql").exists() {
+    if found("ip").is_none() {
+        missing.push(Wanted {
+            package: "iproute2",
+            why: "one test runs a container engine of its own, in a network of its own",
+        });
+    }
+    if compose::version_1().is_none() {
+        missing.push(Wanted {
+            package: "docker-compose",
+            why: "tests rotate a stack of compose 1; `docker compose` stays what it is",
+        });
+    }
+    if std::path::Path::new("/usr/lib/postgresql").exists() {
+        apt::install(&missing)?;
+    } else {
         missing.push(Wanted {
             package: "postgresql-15",
             why: "tests start servers of their own from its programs; no cluster is made",
         });
-        return without_a_cluster(|| apt::install(&missing));
+        without_a_cluster(|| apt::install(&missing))?;
     }
-    apt::install(&missing)
+    match compose::version_1() {
+        Some(_) => Ok(()),
+        None => Err(
+            "`docker-compose version --short` does not say 1.…: another docker-compose is first on the search path, \
+             and the tests of compose 1 need Debian 12's; remove or rename it"
+                .into(),
+        ),
+    }
 }
 
 /// Debian's package makes and starts a cluster when it is installed, unless this says no.

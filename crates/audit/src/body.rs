@@ -183,6 +183,12 @@ pub struct Abandoned {
     pub operator: Operator,
     /// Why, as given.
     pub reason: String,
+    /// What was to be rotated.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<RotatedSecret>,
+    /// Those of them whose new value the env file held then. Whether it was in force elsewhere, nobody has shown.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub in_force: Vec<String>,
 }
 
 /// A value that was shown.
@@ -224,8 +230,20 @@ pub struct Restored {
     pub what: String,
     /// Who asked for it.
     pub operator: Operator,
+    /// The run that began it, where that one was interrupted and another finished it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub begun: Option<Begun>,
     /// What was seen, for people.
     pub evidence: String,
+}
+
+/// When something was begun, and by whom.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Begun {
+    /// When.
+    pub at: Timestamp,
+    /// By whom.
+    pub operator: Operator,
 }
 
 impl Operator {

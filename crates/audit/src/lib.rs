@@ -34,6 +34,7 @@ pub mod system_journal;
 
 pub use body::Abandoned;
 pub use body::Backup;
+pub use body::Begun;
 pub use body::Body;
 pub use body::Ending;
 pub use body::Finalized;

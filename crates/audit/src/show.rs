@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::{Body, Operator, Record, Rotated};
+use crate::{Body, Operator, Record, Rotated, RotatedSecret};
 
 /// A record as a person reads it: a headline, facts with their names, and the steps as a table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -66,6 +66,10 @@ pub fn show(record: &Record) -> Shown {
         }
         Body::Abandoned(abandoned) => {
             by(&abandoned.operator, &abandoned.reason, &mut fact);
+            abandoned.secrets.iter().for_each(|s| secret(s, &mut fact));
+            for name in &abandoned.in_force {
+                fact("new in env file", name.clone());
+            }
             format!("{number}  abandoned: rotation {}", abandoned.rotation)
         }
         Body::Reveal(revealed) => {
@@ -84,6 +88,10 @@ pub fn show(record: &Record) -> Shown {
         }
         Body::Restore(restored) => {
             fact("operator", restored.operator.line());
+            if let Some(begun) = &restored.begun {
+                let by = begun.operator.line();
+                fact("begun", format!("{} by {by}, interrupted", begun.at));
+            }
             fact("rotation", restored.rotation.clone());
             fact("backup", restored.backup.directory.clone());
             fact("manifest", restored.backup.manifest_sha256.clone());
@@ -111,6 +119,12 @@ fn by(operator: &Operator, reason: &str, fact: &mut impl FnMut(&'static str, Str
     fact("reason", reason.to_owned());
 }
 
+fn secret(secret: &RotatedSecret, fact: &mut impl FnMut(&'static str, String)) {
+    let print = |fingerprint: &Option<String>| fingerprint.clone().unwrap_or_else(|| "none".into());
+    let (old, new) = (print(&secret.old), print(&secret.new));
+    fact("secret", format!("{}  {old} -> {new}", secret.name));
+}
+
 fn rotation_facts(rotation: &Rotated, fact: &mut impl FnMut(&'static str, String)) {
     fact("rotation", rotation.rotation.clone());
     if let Some(former) = &rotation.takes_back {
@@ -126,19 +140,7 @@ fn rotation_facts(rotation: &Rotated, fact: &mut impl FnMut(&'static str, String
     if let Some(why) = &rotation.why {
         fact("why", why.clone());
     }
-    for secret in &rotation.secrets {
-        let print =
-            |fingerprint: &Option<String>| fingerprint.clone().unwrap_or_else(|| "none".into());
-        fact(
-            "secret",
-            format!(
-                "{}  {} -> {}",
-                secret.name,
-                print(&secret.old),
-                print(&secret.new)
-            ),
-        );
-    }
+    rotation.secrets.iter().for_each(|s| secret(s, fact));
     match &rotation.backup {
         Some(backup) => {
             fact("backup", backup.directory.clone());

@@ -39,7 +39,9 @@ pub enum SystemJournalError {
         name: String,
     },
     /// The message could not be sent. Whether journald got it is not known after a timeout.
-    #[error("cannot send to the system journal at {path}; the trail itself is not touched by this")]
+    #[error(
+        "cannot send to the system journal at {path}: {source}; the trail itself is not touched by this"
+    )]
     Send {
         /// The socket.
         path: PathBuf,

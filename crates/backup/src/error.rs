@@ -16,7 +16,7 @@ pub enum BackupError {
     NoRecipient,
     /// A file or directory of the backup could not be made, written or synced.
     #[error(
-        "cannot write {path}; this backup is unfinished and counts as none; repair the cause, then start again"
+        "cannot write {path}: {source}; this backup is unfinished and counts as none; repair the cause, then start again"
     )]
     Write {
         /// The file or directory of the backup.
@@ -35,7 +35,7 @@ pub enum BackupError {
         available: u64,
     },
     /// age refused to encrypt.
-    #[error("cannot encrypt {path}; this backup is unfinished and counts as none")]
+    #[error("cannot encrypt {path}: {source}; this backup is unfinished and counts as none")]
     Encrypt {
         /// The file that was being written.
         path: PathBuf,
@@ -43,7 +43,9 @@ pub enum BackupError {
         source: IdentityError,
     },
     /// Something to be saved could not be read.
-    #[error("cannot read {path} to save it; this backup is unfinished and counts as none")]
+    #[error(
+        "cannot read {path} to save it: {source}; this backup is unfinished and counts as none"
+    )]
     Source {
         /// The file or directory to be saved.
         path: PathBuf,
@@ -130,7 +132,7 @@ pub enum BackupError {
         damages: Vec<Damage>,
     },
     /// The backup could not be read; says nothing about whether it is sound.
-    #[error("cannot read {path} of the backup; whether it is sound is not known")]
+    #[error("cannot read {path} of the backup: {source}; whether it is sound is not known")]
     Look {
         /// The file or directory of the backup.
         path: PathBuf,
@@ -138,7 +140,7 @@ pub enum BackupError {
         source: io::Error,
     },
     /// The identity does not open the backup.
-    #[error("{path} does not open; give the identity that it was written for")]
+    #[error("{path} does not open: {source}; give the identity that it was written for")]
     NotOpened {
         /// The encrypted file.
         path: PathBuf,
@@ -165,7 +167,7 @@ pub enum BackupError {
     },
     /// A file could not be put back.
     #[error(
-        "cannot restore {path}; {done} of {of} files are back in place, the rest is as it was; repair the cause and restore again"
+        "cannot restore {path}: {source}; {done} of {of} files are back in place, the rest is as it was; repair the cause and restore again"
     )]
     Restore {
         /// The file that failed.

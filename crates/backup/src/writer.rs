@@ -78,8 +78,8 @@ pub struct Finished {
 }
 
 impl BackupWriter {
-    /// Makes the directory `<root>/<UTC time>-secret-rotation`, mode 0700, synced; a taken name gets a number and nothing is
-    /// ever overwritten. Missing directories above it are made with mode 0700 too.
+    /// Makes the directory `<root>/<UTC time>-secret-rotation`, mode 0700; [`BackupWriter::finish`] syncs its name. A taken name
+    /// gets a number and nothing is ever overwritten. Missing directories above it are made with mode 0700 too.
     pub fn create(root: &Path, at: Timestamp, recipients: Recipients) -> Result<Self, BackupError> {
         if !names::is_absolute_and_plain(root) {
             return Err(BackupError::NotAbsolute {
@@ -97,7 +97,6 @@ impl BackupWriter {
                 Ok(()) => {
                     // The process's mask may have taken even the owner's bits away.
                     fs::set_permissions(&directory, Permissions::from_mode(0o700))
-                        .and_then(|()| sync_directory(&root))
                         .map_err(|e| BackupError::write(&directory, e))?;
                     return Ok(Self {
                         directory,

@@ -27,9 +27,10 @@ Exit codes:
   2  wrong usage
   3  refused, nothing was changed
   4  rolled back: the old set is in force again
-  5  stuck: neither set could be proven, an operator is needed
+  5  stuck: an operator is needed; what is in force is told
   6  rolled back after an incident: values that may have leaked are in force again
-  7  interrupted without an ending: run `keyroll resume`";
+  7  unfinished, without an ending: run `keyroll resume`
+  8  abandoned: an operator declared it to be over";
 
 /// Options of every command.
 #[derive(Debug, Args)]
@@ -100,12 +101,22 @@ pub(crate) enum Command {
     Rotate(commands::rotate::RotateArgs),
     /// Goes on with a rotation that was interrupted
     Resume(commands::resume::ResumeArgs),
+    /// Goes on with an interrupted rotation by itself, as a service at boot does
+    Recover(commands::recover::RecoverArgs),
+    /// Writes a systemd unit that runs `keyroll recover` at boot
+    InstallUnits(commands::install_units::InstallUnitsArgs),
+    /// Declares an unfinished rotation to be over, where a resume cannot finish it
+    Abandon(commands::abandon::AbandonArgs),
     /// Takes a completed rotation back, as a new rotation to the kept values
     Rollback(commands::rollback::RollbackArgs),
-    /// Shows what a rotation would do, and changes nothing
+    /// Shows what a rotation would do, and changes nothing; tries no login unless told to
     Plan(commands::plan::PlanArgs),
     /// Shows each secret's version and age, and whether a rotation is unfinished
     Status(commands::status::StatusArgs),
+    /// Shows one rotation: its steps, what was tried, and, if it is stuck, what is in force where
+    Show(commands::show::ShowArgs),
+    /// Shows a sealed value: the last resort, recorded in the trail
+    Reveal(commands::reveal::RevealArgs),
     /// Checks the running stack as a consumer would, and changes nothing
     Verify(commands::verify::VerifyArgs),
     /// Reads the trail

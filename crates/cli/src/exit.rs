@@ -18,14 +18,19 @@ pub(crate) const STUCK: u8 = 5;
 pub(crate) const ROLLED_BACK_AFTER_INCIDENT: u8 = 6;
 /// Interrupted without an ending.
 pub(crate) const INTERRUPTED: u8 = 7;
+/// Abandoned.
+pub(crate) const ABANDONED: u8 = 8;
 
 /// The code of an outcome.
 pub(crate) fn of_outcome(outcome: &Outcome) -> u8 {
     match outcome.ending {
+        // Completed, and something besides is at fault: a trail that is damaged or could not be written.
+        Ending::Completed if !outcome.found.is_empty() => FAILED,
         Ending::Completed => DONE,
         Ending::Compensated if outcome.incident => ROLLED_BACK_AFTER_INCIDENT,
         Ending::Compensated => ROLLED_BACK,
-        Ending::Stuck | Ending::Abandoned => STUCK,
+        Ending::Stuck => STUCK,
+        Ending::Abandoned => ABANDONED,
     }
 }
 

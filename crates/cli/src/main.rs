@@ -1,12 +1,14 @@
 //! The `keyroll` command: the only place for terminals, colours, environment variables and exit codes.
 
 mod args;
+mod asking;
 mod commands;
 mod exit;
 #[cfg(feature = "fault-injection")]
 mod fault;
 mod operator;
 mod output;
+mod stopping;
 
 use std::process::ExitCode;
 
@@ -15,8 +17,8 @@ use clap::Parser as _;
 fn main() -> ExitCode {
     // clap exits with 2 for wrong usage by itself.
     let cli = args::Cli::parse();
-    let runtime = match tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
+    // One thread: a rotation mostly waits for others, and waking another thread for each answer costs more than it saves.
+    let runtime = match tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
     {

@@ -73,11 +73,10 @@ impl Speaker {
         match self.mode {
             Mode::Json => {}
             Mode::Lines => {
-                let _ = writeln!(
-                    anstream::stderr(),
-                    "{} {text}",
-                    jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ")
-                );
+                let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ");
+                // In one piece: standard error is not buffered.
+                let line = format!("{now} {text}\n");
+                let _ = anstream::stderr().write_all(line.as_bytes());
             }
             Mode::Terminal => self.bars.suspend(|| {
                 let _ = writeln!(anstream::stderr(), "{text}");

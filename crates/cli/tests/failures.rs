@@ -6,18 +6,11 @@ use std::fs;
 use std::os::unix::fs::chown;
 
 use common::{
-    Bench, DONE, GOING_BACK, LIMIT, ROLLED_BACK, ROLLED_BACK_AFTER_INCIDENT, ROTATE, Tmpfs, append,
-    at, docker, said,
+    Bench, DONE, GOING_BACK, LIMIT, ROLLED_BACK_AFTER_INCIDENT, ROTATE, Tmpfs, append, at, docker,
+    went_back,
 };
 use keyroll_secret::Secret;
-use keyroll_testkit::{Run, StackOptions, containers_wanted, eventually};
-
-/// It went back, and said so.
-fn went_back(run: &Run) {
-    assert_eq!(run.code, ROLLED_BACK, "{run:?}");
-    assert!(run.stdout.contains("Compensated"), "{run:?}");
-    assert!(run.stderr.contains(GOING_BACK), "{run:?}");
-}
+use keyroll_testkit::{StackOptions, TestkitError, containers_wanted};
 
 /// A fault that is there from the step that it breaks until the rotation turns back.
 async fn fails_while(options: StackOptions, fault: &str, from: &'static str, trail: &[&str]) {
@@ -71,10 +64,7 @@ async fn a_dump_that_fails_or_is_cut_off_ends_the_rotation_before_anything_chang
 
     bench.inside("postgres", &format!("mv {real}.real {real}"));
     bench.old_set_is_back(&before).await;
-    let now = bench.stack.containers().await.unwrap();
-    for (then, now) in containers.iter().zip(&now) {
-        assert_eq!(then.id, now.id, "{} was recreated", now.name);
-    }
+    bench.same_containers(&containers).await;
 }
 
 // Step 3: generate and seal.
@@ -167,32 +157,14 @@ async fn a_database_that_stops_before_the_alter_lands_keeps_the_old_password() {
     }
     let bench = Bench::start(StackOptions::new()).await;
     let before = bench.before().await;
-    // Holds the role's row, so that the ALTER waits while the server is stopped.
+    // So that the ALTER waits while the server is stopped.
+    let _held = bench.hold_the_role();
     let name = bench.stack.container_name("postgres");
-    let role = bench.stack.role();
-    let hold = format!("BEGIN; ALTER ROLE \"{role}\" CONNECTION LIMIT -1; SELECT pg_sleep(600);");
-    docker(&[
-        "exec",
-        "-d",
-        &name,
-        "psql",
-        "-U",
-        role,
-        "-d",
-        bench.stack.database(),
-        "-c",
-        &hold,
-    ]);
     let running = bench.spawn(&ROTATE);
-    said(&running, "database-password: started").await;
-    eventually("the ALTER waits", LIMIT, async || {
-        let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
-        (bench.stack.sql_value(waits).await.ok()? != "0").then_some(())
-    })
-    .await
-    .unwrap();
+    running.says("database-password: started").await.unwrap();
+    bench.waits_for("Lock").await;
     docker(&["stop", "-t", "5", &name]);
-    said(&running, GOING_BACK).await;
+    running.says(GOING_BACK).await.unwrap();
     docker(&["start", &name]);
     let run = running.wait(LIMIT * 3).await.unwrap();
     went_back(&run);
@@ -323,7 +295,7 @@ async fn an_image_that_is_tagged_again_in_the_middle_is_not_deployed() {
     let before = bench.before().await;
     let ran = bench.stack.container("api").await.unwrap().image_id;
     let running = bench.spawn(&ROTATE);
-    said(&running, "backup: started").await;
+    running.says("backup: started").await.unwrap();
     running.suspend().unwrap();
     bench.stack.rebuild_panel_image().await.unwrap();
     running.proceed().unwrap();
@@ -368,6 +340,39 @@ async fn a_consumer_whose_configuration_is_edited_in_the_middle_is_not_deployed(
     went_back(&run);
     fs::write(&path, good).unwrap();
     bench.old_set_is_back(&before).await;
+}
+
+#[tokio::test]
+async fn a_second_env_file_that_is_edited_in_the_middle_is_not_deployed() {
+    if !containers_wanted() {
+        return;
+    }
+    let options = StackOptions::new()
+        .prepare(|root| {
+            let path = root.join("worker.env");
+            fs::write(&path, "WORKER_COLOUR=blue\n")
+                .map_err(|e| TestkitError::Unexpected(e.to_string()))
+        })
+        .replace_in_compose(
+            "    command: [\"panel\", \"worker\"]\n",
+            "    command: [\"panel\", \"worker\"]\n    env_file: [../../worker.env]\n",
+        );
+    let bench = Bench::start(options).await;
+    let before = bench.before().await;
+    let path = bench.stack.root().join("worker.env");
+    let run = bench
+        .interfere(
+            &ROTATE,
+            vec![at("backup: started", || {
+                fs::write(&path, "WORKER_COLOUR=red\n").unwrap();
+            })],
+        )
+        .await;
+    went_back(&run);
+    fs::write(&path, "WORKER_COLOUR=blue\n").unwrap();
+    bench.old_set_is_back(&before).await;
+    let says = "configuration of worker was edited since preflight";
+    bench.trail_says("compensated", &[says]).await;
 }
 
 // Step 7: the seed, and the sessions.
@@ -492,7 +497,7 @@ async fn an_operator_who_presses_ctrl_c_gets_the_old_set_back() {
     let bench = Bench::start(StackOptions::new()).await;
     let before = bench.before().await;
     let running = bench.spawn(&ROTATE);
-    said(&running, "recreate: started").await;
+    running.says("recreate: started").await.unwrap();
     running.interrupt().unwrap();
     let run = running.wait(LIMIT * 3).await.unwrap();
     went_back(&run);

@@ -222,15 +222,6 @@ async fn a_seed_that_goes_on_after_keyroll_was_killed_is_ended_before_anything_e
     assert_eq!(seeding().await, None);
 }
 
-/// Waits until a run has said this.
-async fn said(running: &Running, text: &str) {
-    eventually(text, LIMIT, async || {
-        running.stderr_so_far().ok()?.contains(text).then_some(())
-    })
-    .await
-    .unwrap();
-}
-
 /// Asks a rotation to stop once it says `at`.
 async fn stopped_at(
     bench: &Bench,
@@ -239,7 +230,7 @@ async fn stopped_at(
 ) {
     let before: Held = bench.held();
     let running = bench.spawn(&ROTATE);
-    said(&running, at).await;
+    running.says(at).await.unwrap();
     let rotation = rotation_of(&running);
     ask(&running).unwrap();
     let run = running.wait(LIMIT * 2).await.unwrap();
@@ -271,6 +262,35 @@ async fn asked_to_stop_once_a_rotation_finishes_its_step_and_goes_back() {
 }
 
 #[tokio::test]
+async fn asked_to_stop_twice_or_together_with_what_it_started_a_rotation_still_goes_back() {
+    if !containers_wanted() {
+        return;
+    }
+    let bench = Bench::start(StackOptions::new()).await;
+    let twice = |running: &Running| {
+        running.interrupt()?;
+        running.interrupt()
+    };
+    stopped_at(&bench, "recreate: started", twice).await;
+    // On the way back there is nothing else to do.
+    let seed = bench.stack.fault("seed-exit1");
+    seed.set();
+    stopped_at(&bench, "undo env-file: started", Running::terminate).await;
+    seed.clear();
+    // As a service manager does, and a terminal.
+    let all = |running: &Running| {
+        for process in running.descendants() {
+            let pid = Pid::from_raw(i32::try_from(process.pid).unwrap()).unwrap();
+            let _ = kill_process(pid, Signal::TERM);
+        }
+        running.terminate()
+    };
+    stopped_at(&bench, "recreate: started", all).await;
+    let after = bench.run(&ROTATE).await;
+    assert_eq!(after.code, Some(DONE), "{after:?}");
+}
+
+#[tokio::test]
 async fn killed_while_it_goes_back_a_rotation_resumes_to_the_old_set() {
     if !containers_wanted() {
         return;
@@ -281,7 +301,7 @@ async fn killed_while_it_goes_back_a_rotation_resumes_to_the_old_set() {
         seed.set();
         let before = bench.held();
         let running = bench.spawn(&ROTATE);
-        said(&running, at).await;
+        running.says(at).await.unwrap();
         let killed = running.kill_hard().await.unwrap();
         assert_eq!(killed.signal, Some(9), "{killed:?}");
         seed.clear();
@@ -298,14 +318,17 @@ async fn asked_to_stop_before_it_began_a_rotation_changes_nothing_and_after_its_
     let bench = Bench::start(StackOptions::new()).await;
     let before = bench.held();
     let running = bench.spawn(&ROTATE);
-    said(&running, "preflight: the running containers").await;
+    running
+        .says("preflight: the running containers")
+        .await
+        .unwrap();
     running.interrupt().unwrap();
     let run = running.wait(LIMIT).await.unwrap();
     assert!(matches!(run.code, Some(REFUSED | ROLLED_BACK)), "{run:?}");
     bench.one_set_in_force(&before, &before, "preflight").await;
 
     let running = bench.spawn(&ROTATE);
-    said(&running, "commit: started").await;
+    running.says("commit: started").await.unwrap();
     running.interrupt().unwrap();
     let run = running.wait(LIMIT).await.unwrap();
     assert!(matches!(run.code, Some(DONE | ROLLED_BACK)), "{run:?}");

@@ -8,7 +8,8 @@
 mod recovery;
 
 use keyroll_testkit::{StackOptions, containers_wanted, full_wanted};
-use recovery::{Bench, DONE, ROLLED_BACK, ROTATE};
+use recovery::{Bench, DONE, REFUSED, ROLLED_BACK, ROTATE};
+use serde_json::Value;
 
 const KILLED: Option<i32> = Some(9);
 /// No rotation commits so often; a loop that comes here never found the end.
@@ -154,4 +155,132 @@ async fn a_rotation_that_is_killed_again_whenever_it_resumes_still_ends_complete
     assert!(recovered.unfinished.is_none());
     let now = bench.held();
     assert!(!now.value("JWT_SECRET").same_as(before.value("JWT_SECRET")));
+}
+
+#[tokio::test]
+async fn killed_right_after_its_ending_a_rotation_that_had_been_stuck_is_closed_and_told_by_its_own_code()
+ {
+    if !containers_wanted() {
+        return;
+    }
+    let bench = Bench::start(StackOptions::new()).await;
+    let before = bench.held();
+    bench.gets_stuck().await;
+    let rotation = bench.unfinished().await.expect("stuck")["rotation"].clone();
+    let rotation = rotation.as_str().unwrap();
+
+    // Resumed, the baseline's undo intended, undone, ended. What is left is to retire the pending versions and to tell.
+    let killed = bench.run_killed(&["resume"], "after:4").await;
+    assert_eq!(killed.signal, KILLED, "{killed:?}");
+    assert_eq!(
+        bench.unfinished().await,
+        None,
+        "it had not ended: {killed:?}"
+    );
+    let told = async || {
+        let list = bench.run(&["audit", "list"]).await;
+        let lines = list.stdout.lines();
+        lines
+            .filter_map(|l| l.split_whitespace().nth(4).map(str::to_owned))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(told().await, ["Stuck"], "not told yet");
+
+    let closed = bench.run(&["resume"]).await;
+    assert_eq!(closed.code, Some(ROLLED_BACK), "{closed:?}");
+    assert!(closed.stdout.contains(rotation), "{closed:?}");
+    assert_eq!(told().await, ["Stuck", "Compensated"]);
+    bench.one_set_in_force(&before, &before, "closed").await;
+    let again = bench.run(&["resume"]).await;
+    assert_eq!(again.code, Some(DONE), "{again:?}");
+    assert_eq!(told().await, ["Stuck", "Compensated"], "told once");
+}
+
+/// A restore is killed around each commit of its own, then the same command runs again.
+async fn kill_a_restore(part: &str, damage: impl AsyncFn(&Bench)) {
+    let bench = Bench::start(StackOptions::new()).await;
+    let rotated = bench.run(&[&ROTATE[..], &["--json"]].concat()).await;
+    let rotated: Value = serde_json::from_str(&rotated.stdout).unwrap();
+    let rotation = rotated["rotation"].as_str().unwrap();
+    let what = format!("--restore-{part}");
+    let command = [
+        "rollback",
+        rotation,
+        &what,
+        "--yes",
+        "--confirm-restore",
+        rotation,
+    ];
+    let before = bench.held();
+    let moments = (1..=3).flat_map(|n| [format!("before:{n}"), format!("after:{n}")]);
+    let mut finished = 0;
+    for at in moments {
+        damage(&bench).await;
+        let recorded = restores(&bench).await;
+        let killed = bench.run_killed(&command, &at).await;
+        assert_eq!(killed.signal, KILLED, "{at}: {killed:?}");
+        let status = bench.run(&["status", "--json"]).await;
+        let status: Value = serde_json::from_str(&status.stdout).unwrap();
+        let open = !status["unfinished_restore"].is_null();
+        // Before the first commit nothing was begun, after the last one everything is done.
+        let expected = at != "before:1" && at != "after:3";
+        assert_eq!(open, expected, "{at}: {status}");
+        let plan = bench.run(&["plan", "production"]).await;
+        let refused = plan.code == Some(REFUSED) && plan.stderr.contains("  unfinished: ");
+        assert_eq!(refused, open, "{at}: {plan:?}");
+        if at == "before:3" && part == "database" {
+            // As if it had been killed right after the databases changed places.
+            bench
+                .stack
+                .compose(&["stop", "api", "worker"])
+                .await
+                .unwrap();
+        }
+        if at != "after:3" {
+            let again = bench.run(&[&command[..], &["--json"]].concat()).await;
+            assert_eq!(again.code, Some(DONE), "{at}: {again:?}");
+        }
+        let now = restores(&bench).await;
+        assert_eq!(now.len(), recorded.len() + 1, "{at}: {now:?}");
+        finished += usize::from(now.last().unwrap().contains("\"begun\""));
+        bench.one_set_in_force(&before, &before, &at).await;
+        let verify = bench.run(&["verify"]).await;
+        assert_eq!(verify.code, Some(DONE), "{at}: {verify:?}");
+    }
+    println!("{finished} were finished by another run");
+    let beside = r"SELECT count(*) FROM pg_database WHERE datname LIKE '%\_keyroll\_%'";
+    assert_eq!(bench.stack.sql_value(beside).await.unwrap(), "0");
+    let kept = r"SELECT count(*) FROM pg_database WHERE datname LIKE '%\_replaced\_%'";
+    let expected = if part == "database" { "6" } else { "0" };
+    assert_eq!(bench.stack.sql_value(kept).await.unwrap(), expected);
+}
+
+async fn restores(bench: &Bench) -> Vec<String> {
+    let all = bench.run(&["audit", "list", "--json"]).await.stdout;
+    let restores = all.lines().filter(|line| line.contains("\"restore\""));
+    restores.map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn a_restored_database_that_was_killed_around_a_record_is_restored_once() {
+    if !containers_wanted() {
+        return;
+    }
+    kill_a_restore("database", async |bench| {
+        let sql = r#"DROP TABLE IF EXISTS "AuditLog"; SELECT 1"#;
+        bench.stack.sql(sql).await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn restored_files_that_were_killed_around_a_record_are_recorded_once() {
+    if !containers_wanted() {
+        return;
+    }
+    kill_a_restore("files", async |bench| {
+        let path = bench.stack.root().join("package.json");
+        std::fs::write(path, "damaged").unwrap();
+    })
+    .await;
 }

@@ -11,11 +11,10 @@ mod recovery;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::time::Duration;
 
 use canary::{Needles, Watcher};
 use keyroll_secret::Secret;
-use keyroll_testkit::{Run, Stack, StackOptions, TestkitError, containers_wanted, eventually};
+use keyroll_testkit::{Run, Stack, StackOptions, TestkitError, containers_wanted};
 use recovery::{Bench, DONE, REFUSED, ROLLED_BACK, ROTATE};
 
 /// Known values, of this stack alone: keyroll refuses when a container of another one has the same. The database's password
@@ -192,16 +191,7 @@ async fn a_killed_rotation_leaves_no_plain_value_but_beside_the_env_file() {
     let (bench, mut needles) = bench("killed").await;
     let watcher = Watcher::start(bench.stack.env_path(), bench.keyroll.home().join("tmp"));
     let running = bench.spawn(&ROTATE);
-    eventually(
-        "containers are made anew",
-        Duration::from_secs(60),
-        async || {
-            let text = running.stderr_so_far().ok()?;
-            text.contains("recreate: started").then_some(())
-        },
-    )
-    .await
-    .unwrap();
+    running.says("recreate: started").await.unwrap();
     let run = running.kill_hard().await.unwrap();
     // The write-ahead log is still there: nothing closed the database.
     assert!(bench.keyroll.home().join("state").is_dir());

@@ -5,7 +5,7 @@ mod common;
 use std::fs;
 use std::path::Path;
 
-use common::{Bench, DONE, LIMIT, REFUSED, ROTATE, Stranger, Tmpfs, USAGE, append, docker, said};
+use common::{Bench, DONE, LIMIT, REFUSED, ROTATE, Stranger, Tmpfs, USAGE, append, docker};
 use keyroll_secret::Secret;
 use keyroll_testkit::{Keyroll, StackOptions, containers_wanted, eventually, remove_project};
 use serde_json::Value;
@@ -41,6 +41,61 @@ async fn without_a_terminal_nothing_is_rotated_unless_yes_is_said() {
     let run = alone(&["rotate", "production"]).await;
     assert_eq!(run.code, USAGE, "{run:?}");
     assert!(run.stderr.contains("--yes"), "{run:?}");
+}
+
+#[tokio::test]
+async fn whoever_says_no_or_presses_ctrl_c_when_asked_gets_nothing_changed() {
+    if !containers_wanted() {
+        return;
+    }
+    let bench = Bench::start(StackOptions::new()).await;
+    let before = bench.before_without_login().await;
+    for answer in ["n\n", "\x03"] {
+        let mut terminal = bench.terminal(&["rotate", "production"]);
+        terminal.shows("Rotate now? [y/N] ");
+        terminal.types(answer);
+        let said = terminal.reads_to_its_end();
+        assert!(
+            said.contains("not confirmed; nothing was changed"),
+            "{said}"
+        );
+    }
+    bench.nothing_changed(&before).await;
+    let mut terminal = bench.terminal(&["rotate", "production"]);
+    terminal.shows("Rotate now? [y/N] ");
+    terminal.types("y\n");
+    let said = terminal.reads_to_its_end();
+    assert!(said.contains("Completed"), "{said}");
+}
+
+#[tokio::test]
+async fn a_plan_opens_no_session_and_tries_no_login_unless_it_is_told_to() {
+    if !containers_wanted() {
+        return;
+    }
+    let bench = Bench::start(StackOptions::new()).await;
+    let sessions = r#"SELECT count(*) FROM "AuthSession""#;
+    let wrong = r#"SELECT "failedLogins" FROM "User" WHERE "role" = 'ADMIN'"#;
+    let seen = async || {
+        let [sessions, wrong] = [sessions, wrong].map(|sql| bench.stack.sql_value(sql));
+        (sessions.await.unwrap(), wrong.await.unwrap())
+    };
+    // A wrong login would count up from here, a right one back to none.
+    assert_eq!(bench.login(&Secret::new("wrong")).await, 401);
+    let before = seen().await;
+    assert_eq!(before.1, "1");
+    let plan = bench.run(&["plan", "production"]).await;
+    assert_eq!(plan.code, DONE, "{plan:?}");
+    assert!(
+        plan.stdout.contains("not tried: the admin's login"),
+        "{plan:?}"
+    );
+    assert_eq!(seen().await, before);
+
+    let plan = bench.run(&["plan", "production", "--log-in"]).await;
+    assert_eq!(plan.code, DONE, "{plan:?}");
+    assert!(!plan.stdout.contains("not tried"), "{plan:?}");
+    assert_ne!(seen().await, before);
 }
 
 #[tokio::test]
@@ -82,12 +137,13 @@ async fn a_stack_that_runs_under_another_project_name_or_twice_is_refused() {
         return;
     }
     let bench = Bench::start(StackOptions::new()).await;
-    let other = ["--set", "compose.project=deploy"];
+    // Not `deploy`: a stack of that name may run beside this one.
+    let other = ["--set", "compose.project=elsewhere"];
     bench
         .refuses(
             &[&ROTATE[..], &other].concat(),
             "project",
-            &["the profile says deploy", "docker compose ls"],
+            &["the profile says elsewhere", "docker compose ls"],
         )
         .await;
 
@@ -258,6 +314,40 @@ async fn an_admin_password_that_was_changed_in_the_panel_is_refused_and_taken_fr
     assert_eq!(bench.login(&new).await, 200);
 }
 
+#[tokio::test]
+async fn an_admin_password_alone_is_rotated_although_the_env_file_has_a_former_one() {
+    if !containers_wanted() {
+        return;
+    }
+    let bench = Bench::start(StackOptions::new()).await;
+    let written = bench.stack.env("ADMIN_PASSWORD").unwrap();
+    let changed = Secret::new("changed-in-the-panel-77d0");
+    let given = format!("ADMIN_PASSWORD={}", changed.expose());
+    let api = bench.stack.container_name("api");
+    docker(&["exec", "-e", &given, &api, "npm", "run", "prisma:seed"]);
+    let file = bench.home("admin");
+    fs::write(&file, format!("{}\n", changed.expose())).unwrap();
+    let with = [
+        "rotate",
+        "ADMIN_PASSWORD",
+        "--yes",
+        "--current-admin-password-file",
+        file.to_str().unwrap(),
+    ];
+
+    let run = bench.run(&with).await;
+
+    assert_eq!(run.code, DONE, "{run:?}");
+    for dead in [&changed, &written] {
+        assert_eq!(bench.login(dead).await, 401);
+    }
+    let new = bench.stack.env("ADMIN_PASSWORD").unwrap();
+    assert_eq!(bench.login(&new).await, 200);
+    // Everything that had the former one from the file was made anew.
+    let env = docker(&["exec", &api, "env"]);
+    assert!(env.contains(&format!("ADMIN_PASSWORD={}", new.expose())));
+}
+
 // Consumers.
 
 #[tokio::test]
@@ -419,7 +509,7 @@ async fn a_second_keyroll_is_refused_while_the_first_is_there_even_suspended() {
     let bench = Bench::start(StackOptions::new()).await;
     let before = bench.before_without_login().await;
     let first = bench.spawn(&ROTATE);
-    said(&first, "preflight: ").await;
+    first.says("preflight: ").await.unwrap();
     first.suspend().unwrap();
     let pid = first.pid().unwrap();
     eventually("it is suspended", LIMIT, async || {

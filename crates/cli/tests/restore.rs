@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use common::{Bench, DONE, LIMIT, REFUSED, USAGE, append, names_in};
+use common::{Bench, DONE, LIMIT, REFUSED, USAGE, append, names_in, restore};
 use keyroll_testkit::{StackOptions, containers_wanted, eventually};
 use serde_json::Value;
 
@@ -18,18 +18,6 @@ const LIKE_OURS: &str = "SELECT count(*) FROM pg_database WHERE datname LIKE";
 fn of(rotated: &Value) -> (String, PathBuf) {
     let text = |key: &str| rotated[key].as_str().unwrap().to_owned();
     (text("rotation"), text("backup").into())
-}
-
-/// A restore without a terminal, confirmed twice.
-fn restore<'a>(rotation: &'a str, what: &'a str) -> [&'a str; 6] {
-    [
-        "rollback",
-        rotation,
-        what,
-        "--yes",
-        "--confirm-restore",
-        rotation,
-    ]
 }
 
 async fn count(bench: &Bench, sql: &str) -> u64 {
@@ -58,6 +46,59 @@ fn damage(directory: &Path, part: &str) {
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     fs::write(&file, bytes).unwrap();
+}
+
+/// What the trail says of restores.
+async fn restores(bench: &Bench) -> Vec<Value> {
+    let all = bench.run(&["audit", "list", "--json"]).await.stdout;
+    let records = all.lines().map(|line| serde_json::from_str(line).unwrap());
+    let restore =
+        |record: &Value| record["body"]["kind"] == "restore" || record["kind"] == "restore";
+    records.filter(restore).collect()
+}
+
+/// Runs a restore, and kills it as soon as neither consumer runs.
+async fn killed_while_the_consumers_are_stopped(bench: &Bench, command: &[&str]) {
+    let running = bench.spawn(command);
+    eventually("the consumers are stopped", LIMIT, async || {
+        for service in ["api", "worker"] {
+            let container = bench.stack.container(service).await.ok()?;
+            if container.state != "exited" {
+                return None;
+            }
+        }
+        Some(())
+    })
+    .await
+    .unwrap();
+    let killed = running.kill_hard().await.unwrap();
+    assert_eq!(killed.signal, Some(9), "{killed:?}");
+    let changed = databases(bench, r"%\_replaced\_%").await;
+    println!("killed with {changed} databases replaced");
+}
+
+/// Everybody who could do harm is told of the unfinished restore, and of the command that finishes it.
+async fn is_told_of(bench: &Bench, rotation: &str, part: &str) {
+    let command = format!("keyroll rollback {rotation} --restore-{part}");
+    let status = bench.run(&["status"]).await;
+    assert!(status.stdout.contains(&command), "{status:?}");
+    let status = bench.json(&["status"]).await;
+    let unfinished = &status["unfinished_restore"];
+    assert_eq!(unfinished["rotation"], rotation, "{status}");
+    assert_eq!(unfinished["parts"], serde_json::json!([part]), "{status}");
+    for refused in [
+        &["plan", "production"][..],
+        &["rotate", "JWT_SECRET", "--yes"],
+        &["rollback", rotation, "--yes"],
+        &["resume"],
+    ] {
+        let run = bench.run(refused).await;
+        assert_eq!(run.code, REFUSED, "{refused:?}: {run:?}");
+        assert!(
+            run.stderr.contains("  unfinished: ") && run.stderr.contains(&command),
+            "{refused:?}: {run:?}"
+        );
+    }
 }
 
 #[tokio::test]
@@ -261,5 +302,80 @@ async fn a_dump_that_cannot_be_restored_leaves_the_database_and_the_consumers_as
     assert_eq!(databases(&bench, r"%\_replaced\_%").await, 0);
     let now = bench.stack.container("api").await.unwrap().started_at;
     assert_eq!(now, started, "the api was not even stopped");
+    well(&bench).await;
+}
+
+#[tokio::test]
+async fn a_restore_killed_while_the_consumers_are_stopped_is_finished_by_the_same_command() {
+    if !containers_wanted() {
+        return;
+    }
+    let bench = Bench::start(StackOptions::new()).await;
+    let (rotation, _) = of(&bench.rotate().await);
+    let sql = r#"DROP TABLE "AuditLog"; SELECT 1"#;
+    bench.stack.sql(sql).await.unwrap();
+    let command = restore(&rotation, "--restore-database");
+    killed_while_the_consumers_are_stopped(&bench, &command).await;
+    is_told_of(&bench, &rotation, "database").await;
+    let files = bench.run(&restore(&rotation, "--restore-files")).await;
+    assert_eq!(
+        files.code, REFUSED,
+        "it goes on with another part: {files:?}"
+    );
+
+    let report = bench.json(&command).await;
+    assert_eq!(report["well"], true, "{report}");
+    count(&bench, r#"SELECT count(*) FROM "AuditLog""#).await;
+    assert_eq!(databases(&bench, r"%\_keyroll\_%").await, 0);
+    assert_eq!(databases(&bench, r"%\_replaced\_%").await, 1);
+    let records = restores(&bench).await;
+    assert_eq!(records.len(), 1, "{records:?}");
+    well(&bench).await;
+    let status = bench.json(&["status"]).await;
+    assert_eq!(status["unfinished_restore"], Value::Null);
+    let plan = bench.run(&["plan", "production"]).await;
+    assert_eq!(plan.code, DONE, "the next rotation is possible: {plan:?}");
+}
+
+#[tokio::test]
+async fn a_consumer_that_the_rotation_did_not_recreate_runs_again_after_a_killed_restore() {
+    if !containers_wanted() {
+        return;
+    }
+    let bench = Bench::start(StackOptions::new()).await;
+    let rotated = bench.json(&["rotate", "JWT_SECRET", "--yes"]).await;
+    let (rotation, _) = of(&rotated);
+    let command = restore(&rotation, "--restore-database");
+    killed_while_the_consumers_are_stopped(&bench, &command).await;
+    let worker = bench.stack.container("worker").await.unwrap();
+    let ended = (worker.state.as_str(), worker.exit_code);
+    assert_eq!(ended, ("exited", 0), "else it would be started anyway");
+
+    let report = bench.json(&command).await;
+    assert_eq!(report["well"], true, "{report}");
+    assert_eq!(databases(&bench, r"%\_replaced\_%").await, 1);
+    assert_eq!(restores(&bench).await.len(), 1);
+    well(&bench).await;
+}
+
+#[tokio::test]
+async fn an_interrupted_restore_that_is_not_gone_on_with_leaves_the_consumers_running() {
+    if !containers_wanted() {
+        return;
+    }
+    let bench = Bench::start(StackOptions::new()).await;
+    let (rotation, backup) = of(&bench.rotate().await);
+    let command = restore(&rotation, "--restore-database");
+    killed_while_the_consumers_are_stopped(&bench, &command).await;
+    damage(&backup, "database.dump.age");
+    let again = bench.run(&command).await;
+    if databases(&bench, r"%\_replaced\_%").await == 0 {
+        assert_eq!(again.code, REFUSED, "{again:?}");
+        assert!(restores(&bench).await.is_empty());
+    } else {
+        assert_eq!(again.code, DONE, "{again:?}");
+    }
+    let status = bench.json(&["status"]).await;
+    assert_eq!(status["unfinished_restore"], Value::Null);
     well(&bench).await;
 }

@@ -48,13 +48,6 @@ fn text(value: &Value, key: &str) -> String {
     value[key].as_str().unwrap_or_default().to_owned()
 }
 
-fn now_in_force(bench: &Bench) -> Vec<Secret> {
-    SECRETS
-        .iter()
-        .map(|name| bench.stack.env(name).unwrap())
-        .collect()
-}
-
 #[tokio::test]
 async fn a_full_rotation_puts_the_new_set_in_force_everywhere_and_kills_the_old_one() {
     if !containers_wanted() {
@@ -78,7 +71,7 @@ async fn a_full_rotation_puts_the_new_set_in_force_everywhere_and_kills_the_old_
     assert_eq!(text(&outcome, "ending"), "completed", "{outcome}");
     only_these_changed(&bench, &before, &SECRETS);
     assert_eq!(owner(&bench.stack.env_path()), (12_345, 12_346, 0o640));
-    let new = now_in_force(&bench);
+    let new = bench.in_force();
     bench.runs(&new).await;
     for service in ["api", "worker"] {
         let container = bench.stack.container(service).await.unwrap();
@@ -227,7 +220,7 @@ async fn one_secret_alone_leaves_the_others_and_their_consumers_alone() {
     bench.json(&["rotate", "JWT_SECRET", "--yes"]).await;
 
     only_these_changed(&bench, &before, &["JWT_SECRET"]);
-    bench.runs(&now_in_force(&bench)).await;
+    bench.runs(&bench.in_force()).await;
     let now = bench.stack.container("worker").await.unwrap();
     assert_eq!((now.id, now.started_at), (worker.id, worker.started_at));
     assert!(bench.verifier().await.same_as(&verifier));
@@ -247,7 +240,7 @@ async fn a_completed_rotation_is_taken_back_to_the_old_values_url_encoding_and_a
     let before = bench.before().await;
     let first = text(&bench.rotate().await, "rotation");
     only_these_changed(&bench, &before, &SECRETS);
-    let new = now_in_force(&bench);
+    let new = bench.in_force();
 
     let back = bench.json(&["rollback", &first, "--yes"]).await;
 
@@ -316,5 +309,5 @@ async fn a_role_with_an_md5_verifier_keeps_its_kind() {
 
     let now = bench.verifier().await;
     assert!(now.expose().starts_with("md5") && !now.same_as(&before));
-    bench.runs(&now_in_force(&bench)).await;
+    bench.runs(&bench.in_force()).await;
 }

@@ -95,7 +95,7 @@ pub enum ReplaceError {
         reason: String,
     },
     /// A system call failed.
-    #[error("cannot {doing} {path}; nothing was changed")]
+    #[error("cannot {doing} {path}: {source}; nothing was changed")]
     Io {
         /// What was being done.
         doing: &'static str,
@@ -106,7 +106,7 @@ pub enum ReplaceError {
     },
     /// The rename failed, and what is there now could not be looked at.
     #[error(
-        "{path}: the rename failed and the file cannot be looked at; read it before anything else"
+        "{path}: the rename failed ({source}) and the file cannot be looked at; read it before anything else"
     )]
     Indeterminate {
         /// The target.
@@ -116,7 +116,7 @@ pub enum ReplaceError {
     },
     /// The new file is in place, but a power failure may still bring the old one back.
     #[error(
-        "{path} has its new content, but its directory could not be synced; a power failure may bring the old one back"
+        "{path} has its new content, but its directory could not be synced ({source}); a power failure may bring the old one back"
     )]
     NotDurable {
         /// The target.
@@ -475,7 +475,7 @@ fn same_file(a: &Stat, b: &Stat) -> bool {
     a.st_dev == b.st_dev && a.st_ino == b.st_ino
 }
 
-fn split(path: &Path) -> Result<(PathBuf, &OsStr), ReplaceError> {
+pub(crate) fn split(path: &Path) -> Result<(PathBuf, &OsStr), ReplaceError> {
     let name = path.file_name().ok_or_else(|| ReplaceError::NotAFile {
         path: path.into(),
         what: "a directory",
@@ -490,7 +490,7 @@ fn split(path: &Path) -> Result<(PathBuf, &OsStr), ReplaceError> {
 const MARK: &str = ".keyroll-";
 const END: &str = ".tmp";
 
-fn temp_name(target: &OsStr, pid: u32, number: u32) -> OsString {
+pub(crate) fn temp_name(target: &OsStr, pid: u32, number: u32) -> OsString {
     let mut name = OsString::from(".");
     name.push(target);
     name.push(format!("{MARK}{pid}-{number}{END}"));

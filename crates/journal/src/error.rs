@@ -66,6 +66,11 @@ pub enum JournalError {
     /// A rotation is not finished.
     #[error("rotation {0} is not finished; `keyroll resume` goes on with it")]
     Unfinished(String),
+    /// A restore is not finished.
+    #[error(
+        "a restore from the backup of rotation {0} is not finished; `keyroll status` has the command that finishes it"
+    )]
+    Unrestored(String),
     /// The last record of the trail cannot be followed.
     #[error(
         "{path}: the trail's last record {what}; nothing was appended. Run `keyroll audit verify`"
@@ -75,6 +80,15 @@ pub enum JournalError {
         path: PathBuf,
         /// What is wrong with it.
         what: String,
+    },
+    /// The disk failed to take what was written. Linux reports that once and forgets it: a second sync succeeds, and helps nothing
+    /// (<https://wiki.postgresql.org/wiki/Fsync_Errors>). So nothing more is built on it.
+    #[error(
+        "{path}: the disk failed to take a commit, and earlier ones may not be on it either; this keyroll writes nothing more. Look at the disk (`dmesg`), then run `keyroll resume`"
+    )]
+    Unsynced {
+        /// The database file.
+        path: PathBuf,
     },
     /// A test's hook stopped the writer here.
     #[error("stopped by a fault injected at a journal record")]

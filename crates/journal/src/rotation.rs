@@ -80,6 +80,17 @@ impl Journal {
             .collect()
     }
 
+    /// The rotation that was begun last.
+    pub fn last_rotation(&self) -> Result<Option<Rotation>, JournalError> {
+        // Not by time: clocks jump.
+        let found = self
+            .connection()
+            .query_row(&format!("{COLUMNS} ORDER BY rowid DESC LIMIT 1"), [], row)
+            .optional()
+            .map_err(|e| self.failed("reading a rotation", e))?;
+        found.map(|row| self.rotation_from(row)).transpose()
+    }
+
     /// One rotation by its name.
     pub fn rotation(&self, id: &RotationId) -> Result<Rotation, JournalError> {
         let found = self

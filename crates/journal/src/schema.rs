@@ -5,13 +5,17 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 
 use crate::JournalError;
 use crate::record::{Epoch, Event, Record, RotationId};
 
 /// The format that this version writes, in `PRAGMA user_version`.
-const FORMAT: i64 = 1;
+const FORMAT: i64 = 2;
+
+/// What leads from each format to the next; the first makes an empty file a database.
+const STEPS: [&str; 2] = [TABLES, RESTORES_AND_LOGINS];
 
 const TABLES: &str = "
 CREATE TABLE epoch (only INTEGER PRIMARY KEY CHECK (only = 1), value INTEGER NOT NULL);
@@ -39,11 +43,28 @@ CREATE TABLE stale (
 CREATE TABLE audit (sequence INTEGER PRIMARY KEY, record TEXT NOT NULL) STRICT;
 ";
 
+const RESTORES_AND_LOGINS: &str = "
+CREATE TABLE restores (
+    part TEXT PRIMARY KEY, rotation TEXT NOT NULL REFERENCES rotations (id), begun_at TEXT NOT NULL,
+    epoch INTEGER NOT NULL, details TEXT NOT NULL
+) STRICT;
+ALTER TABLE rotations ADD COLUMN wrong_logins INTEGER NOT NULL DEFAULT 0;
+";
+
+/// The newest record of the trail.
+pub(crate) const LAST_OF_THE_TRAIL: &str =
+    "SELECT record FROM audit ORDER BY sequence DESC LIMIT 1";
+
+/// See [`Journal::open_through`].
+pub type RenewLog = Box<dyn Fn() -> std::io::Result<()> + Send + Sync>;
+
 /// The state database of one stack, open for reading. [`crate::Writer`] adds to it.
 ///
 /// All calls block on the disk for as long as the database is busy, at most 5 s.
 pub struct Journal {
     pub(crate) path: PathBuf,
+    /// Writes the log's bytes over themselves, and syncs them; none where the path is one of this machine's own files.
+    pub(crate) renew_log: Option<RenewLog>,
     connection: Mutex<Connection>,
 }
 
@@ -82,14 +103,33 @@ impl Journal {
                 .map_err(io)?;
         }
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection =
-            Connection::open_with_flags(&path, flags).map_err(|source| JournalError::Database {
-                path: path.clone(),
-                operation: "open",
-                source,
-            })?;
+        Self::over(Connection::open_with_flags(&path, flags), path, None)
+    }
+
+    /// Opens the database `path` of a file system that was registered with `SQLite` under the name `vfs`, making it at first use: the
+    /// same journal on another disk, such as a simulated one. Nothing else of it is on the disk of this machine, so what is done to the log
+    /// past `SQLite` has to be brought along: `renew_log` writes every byte of `<path>-wal` over itself, if there is one, and syncs it.
+    pub fn open_through(vfs: &str, path: &Path, renew_log: RenewLog) -> Result<Self, JournalError> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+            | OpenFlags::SQLITE_OPEN_CREATE
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let opened = Connection::open_with_flags_and_vfs(path, flags, vfs);
+        Self::over(opened, path.to_owned(), Some(renew_log))
+    }
+
+    fn over(
+        opened: rusqlite::Result<Connection>,
+        path: PathBuf,
+        renew_log: Option<RenewLog>,
+    ) -> Result<Self, JournalError> {
+        let connection = opened.map_err(|source| JournalError::Database {
+            path: path.clone(),
+            operation: "open",
+            source,
+        })?;
         let journal = Self {
             path,
+            renew_log,
             connection: Mutex::new(connection),
         };
         journal.prepare()?;
@@ -104,7 +144,13 @@ impl Journal {
     fn prepare(&self) -> Result<(), JournalError> {
         let connection = self.connection();
         let pragma = |sql: &str| connection.execute_batch(sql);
-        pragma("PRAGMA busy_timeout = 5000; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;")
+        // What is in the log is written into the database by whoever takes over, who first sees to it that the log is on the disk. Not by
+        // a reader that happens to close last, and not in the middle of a rotation.
+        keep_log_on_close(&connection, true)
+            .and_then(|()| pragma("PRAGMA wal_autocheckpoint = 0"))
+            .and_then(|()| pragma("PRAGMA busy_timeout = 5000"))
+            .and_then(|()| to_its_end(&connection, "PRAGMA journal_mode = WAL"))
+            .and_then(|()| pragma("PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON"))
             .map_err(|e| self.failed("settings", e))?;
         // WAL with FULL syncs the log on every commit: an acknowledged record survives power loss. Read back, because a
         // pragma that SQLite does not know is silently ignored.
@@ -130,7 +176,7 @@ impl Journal {
                 what: check,
             });
         }
-        if found == 0 {
+        if found < FORMAT {
             // IMMEDIATE and asked again inside: two first runs may meet here.
             let script = |sql: &str| {
                 connection
@@ -139,10 +185,11 @@ impl Journal {
             };
             script("BEGIN IMMEDIATE")?;
             let found: i64 = self.one(&connection, "PRAGMA user_version")?;
-            if found == 0 {
-                script(TABLES)?;
-                script(&format!("PRAGMA user_version = {FORMAT}"))?;
+            let done = usize::try_from(found).unwrap_or(0);
+            for step in STEPS.iter().skip(done) {
+                script(step)?;
             }
+            script(&format!("PRAGMA user_version = {}", found.max(FORMAT)))?;
             script("COMMIT")?;
         }
         Ok(())
@@ -191,6 +238,18 @@ impl Journal {
             .map(Epoch)
     }
 
+    /// How many logins of the admin have gone wrong in a row in this rotation, or may have; see
+    /// [`Writer::note_wrong_logins`](crate::Writer::note_wrong_logins).
+    pub fn wrong_logins(&self, rotation: &RotationId) -> Result<u32, JournalError> {
+        let connection = self.connection();
+        let mut statement = connection
+            .prepare_cached("SELECT wrong_logins FROM rotations WHERE id = ?1")
+            .map_err(|e| self.failed("reading the count of wrong logins", e))?;
+        statement
+            .query_row([rotation.as_str()], |row| row.get(0))
+            .map_err(|e| self.failed("reading the count of wrong logins", e))
+    }
+
     /// All records of one rotation, oldest first. An event that cannot be decoded is an error, never skipped.
     pub fn records(&self, rotation: &RotationId) -> Result<Vec<Record>, JournalError> {
         let connection = self.connection();
@@ -234,6 +293,14 @@ impl Journal {
             .map_err(|e| self.failed("reading the trail", e))
     }
 
+    /// The newest of them.
+    pub fn last_audit(&self) -> Result<Option<String>, JournalError> {
+        self.connection()
+            .query_row(LAST_OF_THE_TRAIL, [], |row| row.get(0))
+            .optional()
+            .map_err(|e| self.failed("reading the trail", e))
+    }
+
     pub(crate) fn decoded<T: serde::de::DeserializeOwned>(
         &self,
         text: &str,
@@ -251,6 +318,22 @@ impl Journal {
             what: format!("time {text:?}: {e}"),
         })
     }
+}
+
+/// Whether closing the last connection leaves the log as it is, or writes it into the database and deletes it.
+pub(crate) fn keep_log_on_close(connection: &Connection, keep: bool) -> rusqlite::Result<()> {
+    let option = DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
+    connection.set_db_config(option, keep).map(drop)
+}
+
+/// Runs a statement to its end. Some answer before they commit what they do (`PRAGMA journal_mode` says "wal" first), and one that is
+/// left at its first row loses the error of that commit: the database would go on without the log, where a commit is not on the disk
+/// when it returns.
+pub(crate) fn to_its_end(connection: &Connection, sql: &str) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare(sql)?;
+    let mut rows = statement.query([])?;
+    while rows.next()?.is_some() {}
+    Ok(())
 }
 
 #[cfg(test)]
@@ -272,6 +355,22 @@ mod tests {
             fs::metadata(&state).unwrap().permissions().mode() & 0o777,
             0o700
         );
+    }
+
+    #[test]
+    fn a_database_of_the_first_format_gets_what_was_added_since_and_keeps_what_it_holds() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state.db");
+        let first = Connection::open(&path).unwrap();
+        first.execute_batch(TABLES).unwrap();
+        let held = "INSERT INTO audit VALUES (1, 'a record'); PRAGMA user_version = 1;";
+        first.execute_batch(held).unwrap();
+        drop(first);
+        for _ in 0..2 {
+            let journal = Journal::open(directory.path()).unwrap();
+            assert_eq!(journal.audit().unwrap(), ["a record"]);
+            assert_eq!(journal.restores().unwrap(), []);
+        }
     }
 
     #[test]

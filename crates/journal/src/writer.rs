@@ -1,16 +1,25 @@
 //! Writing: fenced by the epoch, one transaction a call, synced before it returns.
 
+mod rows;
+
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::ops::Deref;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use jiff::Timestamp;
-use rusqlite::{OptionalExtension as _, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
 use crate::record::{Backward, Direction, Epoch, Event, Forward, Intended, RotationId, StepName};
+use crate::reserve;
 use crate::rotation::NewRotation;
-use crate::versions::{NewVersion, Stale, VersionState};
+use crate::schema::{keep_log_on_close, to_its_end};
+use crate::versions::Stale;
 use crate::{Ending, Journal, JournalError, Kept, Lock};
+use rows::{insert_event, insert_kept, insert_version, replace_stale};
+
+pub(crate) use rows::append_to_trail;
 
 /// An instant around a commit, counted from 1 for each writer. Fault injection stops a process at one of these.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,7 +31,7 @@ pub enum Moment {
 }
 
 /// Why a transaction was given up.
-enum Failure {
+pub(crate) enum Failure {
     Database(rusqlite::Error),
     Trail(String),
 }
@@ -33,13 +42,37 @@ impl From<rusqlite::Error> for Failure {
     }
 }
 
+/// What a commit survives when it returns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Durability {
+    /// Also the loss of power.
+    Synced,
+    /// The end of the process, and the loss of power once a later commit was synced: the log keeps their order. For outcomes. One
+    /// that is lost leaves its intent as the step's last record, as if keyroll had died right before it was written, and then
+    /// the world is asked.
+    Ordered,
+}
+
+impl Durability {
+    fn pragma(self) -> &'static str {
+        match self {
+            Self::Synced => "PRAGMA synchronous = FULL",
+            Self::Ordered => "PRAGMA synchronous = NORMAL",
+        }
+    }
+}
+
 type Hook = Box<dyn Fn(Moment) -> bool + Send + Sync>;
 
 /// The one process that may write. Reads as a [`Journal`].
 pub struct Writer {
     journal: Journal,
     epoch: Epoch,
-    commits: std::sync::atomic::AtomicU64,
+    commits: AtomicU64,
+    /// What the connection is set to.
+    durability: Mutex<Option<Durability>>,
+    /// A sync has failed: see [`JournalError::Unsynced`].
+    unsynced: AtomicBool,
     hook: Option<Hook>,
 }
 
@@ -64,21 +97,71 @@ impl Deref for Writer {
 impl Journal {
     /// Takes the stack over: the epoch grows by one, and every older writer is fenced from this commit on.
     ///
+    /// What an earlier process left in the log is made durable first, and then written into the database: a sync of that process may have
+    /// failed and been forgotten (`reserve::renew_log_of`).
+    ///
     /// The lock is asked for as proof that it is held; it must outlive the writer.
     pub fn take_over(self, _proof: &Lock) -> Result<Writer, JournalError> {
-        let value: i64 = self
-            .connection()
-            .query_row(
-                "UPDATE epoch SET value = value + 1 RETURNING value",
-                [],
-                |row| row.get(0),
-            )
-            .map_err(|e| self.failed("taking over", e))?;
+        let failed = |e| self.failed("taking over", e);
+        let value: i64 = {
+            let mut connection = self.connection();
+            // Nobody else appends to the log while it is written over itself. No work where the last process ended well.
+            connection
+                .execute_batch("BEGIN IMMEDIATE")
+                .map_err(failed)?;
+            let renewed = self.renew_log();
+            connection.execute_batch("ROLLBACK").map_err(failed)?;
+            renewed?;
+            // Writes the whole log into the database, syncs that, and empties the log.
+            to_its_end(&connection, "PRAGMA wal_checkpoint(TRUNCATE)").map_err(failed)?;
+            // An older writer that must be fenced does not outlive a loss of power either.
+            connection
+                .execute_batch(Durability::Ordered.pragma())
+                .map_err(failed)?;
+            let transaction = connection
+                .transaction_with_behavior(TransactionBehavior::Immediate)
+                .map_err(failed)?;
+            let value = transaction
+                .query_row(
+                    "UPDATE epoch SET value = value + 1 RETURNING value",
+                    [],
+                    |row| row.get(0),
+                )
+                .map_err(failed)?;
+            if self.renew_log.is_none() {
+                // Without the room commits are slower, and fail later on a full disk; no reason to leave a rotation unfinished.
+                let _ = reserve::log_of(&self.path);
+            }
+            transaction.commit().map_err(failed)?;
+            keep_log_on_close(&connection, false).map_err(failed)?;
+            value
+        };
+        if self.renew_log.is_none() {
+            reserve::sync_name_of_the_log(&self.path).map_err(|source| JournalError::Io {
+                path: self.path.clone(),
+                source,
+            })?;
+        }
         Ok(Writer {
             journal: self,
             epoch: Epoch(value),
             commits: 0.into(),
+            durability: Mutex::default(),
+            unsynced: AtomicBool::new(false),
             hook: None,
+        })
+    }
+}
+
+impl Journal {
+    fn renew_log(&self) -> Result<(), JournalError> {
+        let renewed = match &self.renew_log {
+            Some(renew) => renew(),
+            None => reserve::renew_log_of(&self.path),
+        };
+        renewed.map_err(|source| JournalError::Io {
+            path: reserve::log_path(&self.path),
+            source,
         })
     }
 }
@@ -108,23 +191,48 @@ impl Writer {
         }
     }
 
-    fn commit<T>(
+    /// Has the next commit on this connection survive that much.
+    fn set(&self, connection: &Connection, wanted: Durability) -> rusqlite::Result<()> {
+        let mut is = self
+            .durability
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if *is != Some(wanted) {
+            *is = None;
+            connection.execute_batch(wanted.pragma())?;
+            *is = Some(wanted);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn commit<T>(
         &self,
         operation: &'static str,
         work: impl FnOnce(&Transaction<'_>) -> Result<T, Failure>,
     ) -> Result<T, JournalError> {
+        self.commit_as(Durability::Synced, operation, work)
+    }
+
+    fn commit_as<T>(
+        &self,
+        durability: Durability,
+        operation: &'static str,
+        work: impl FnOnce(&Transaction<'_>) -> Result<T, Failure>,
+    ) -> Result<T, JournalError> {
         let failed = |e| self.failed(operation, e);
-        let number = self
-            .commits
-            .fetch_add(1, std::sync::atomic::Ordering::Relaxed)
-            + 1;
+        if self.unsynced.load(Ordering::Relaxed) {
+            return Err(self.unsynced());
+        }
+        let number = self.commits.fetch_add(1, Ordering::Relaxed) + 1;
         let goes_on = |moment| self.hook.as_ref().is_none_or(|hook| hook(moment));
         let mut connection = self.connection();
+        self.set(&connection, durability).map_err(failed)?;
         let transaction = connection
             .transaction_with_behavior(TransactionBehavior::Immediate)
             .map_err(failed)?;
         let newer = transaction
-            .query_row("SELECT value FROM epoch", [], |row| row.get(0))
+            .prepare_cached("SELECT value FROM epoch")
+            .and_then(|mut asked| asked.query_row([], |row| row.get(0)))
             .map(Epoch)
             .map_err(failed)?;
         if newer != self.epoch {
@@ -143,7 +251,8 @@ impl Writer {
         if !goes_on(Moment::Before(number)) {
             return Err(JournalError::Injected);
         }
-        transaction.commit().map_err(failed)?;
+        let committed = transaction.commit();
+        committed.map_err(|error| self.not_committed(operation, &connection, error))?;
         if goes_on(Moment::After(number)) {
             Ok(result)
         } else {
@@ -151,10 +260,36 @@ impl Writer {
         }
     }
 
-    /// Begins a rotation: its description and every sealed value, in one commit. Refused while another is unfinished.
+    fn not_committed(
+        &self,
+        operation: &'static str,
+        connection: &Connection,
+        error: rusqlite::Error,
+    ) -> JournalError {
+        let code = error.sqlite_error().map(|e| e.extended_code);
+        if code == Some(rusqlite::ffi::SQLITE_IOERR_FSYNC) {
+            self.unsynced.store(true, Ordering::Relaxed);
+            // Not even on closing: what is in the log now may not be on the disk, and must not be built on.
+            let _ = keep_log_on_close(connection, true);
+            return self.unsynced();
+        }
+        self.failed(operation, error)
+    }
+
+    fn unsynced(&self) -> JournalError {
+        JournalError::Unsynced {
+            path: self.path().to_owned(),
+        }
+    }
+
+    /// Begins a rotation: its description and every sealed value, in one commit. Refused while another is unfinished, or
+    /// a restore is.
     pub fn begin(&self, new: &NewRotation, now: Timestamp) -> Result<(), JournalError> {
         if let Some(other) = self.unfinished()? {
             return Err(JournalError::Unfinished(other.id.to_string()));
+        }
+        if let Some(open) = self.restores()?.into_iter().next() {
+            return Err(JournalError::Unrestored(open.rotation.to_string()));
         }
         self.commit("beginning a rotation", |tx| {
             tx.execute(
@@ -171,7 +306,8 @@ impl Writer {
         })
     }
 
-    /// Appends an event. What may follow what is the engine's to check, before it calls this.
+    /// Appends an event. What may follow what is the engine's to check, before it calls this. Outcomes of a step are synced with
+    /// the next intent or ending, everything else before this returns.
     ///
     /// An `Ended` closes the rotation in the same commit.
     pub fn append(
@@ -180,7 +316,13 @@ impl Writer {
         event: &Event,
         now: Timestamp,
     ) -> Result<(), JournalError> {
-        self.commit("appending a record", |tx| {
+        let durability = match event {
+            Event::Applied { .. } | Event::Confirmed { .. } | Event::Undone { .. } => {
+                Durability::Ordered
+            }
+            _ => Durability::Synced,
+        };
+        self.commit_as(durability, "appending a record", |tx| {
             Ok(insert_event(tx, rotation, self.epoch, event, now)?)
         })
     }
@@ -244,9 +386,58 @@ impl Writer {
         })
     }
 
-    /// Puts a rotation's pending versions in force: they become current, and what was current is retired.
-    pub fn promote(&self, rotation: &RotationId, now: Timestamp) -> Result<(), JournalError> {
+    /// Keeps sealed things in the place of what was kept under their names. For what is evidence alone and can be had again,
+    /// such as a session that is to be shown dead later; what an undo needs is kept by [`Writer::keep`].
+    pub fn renew(
+        &self,
+        rotation: &RotationId,
+        kept: &[Kept],
+        now: Timestamp,
+    ) -> Result<(), JournalError> {
+        self.commit("keeping a sealed value", |tx| {
+            for one in kept {
+                tx.execute(
+                    "DELETE FROM kept WHERE rotation = ?1 AND name = ?2",
+                    params![rotation.as_str(), one.name],
+                )?;
+                insert_kept(tx, rotation, one, now)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Writes down how many logins of the admin may have gone wrong in a row, before the next one is tried: a process that
+    /// goes on with the rotation counts on from there. It decides nothing, so no fault is injected around it.
+    pub fn note_wrong_logins(&self, rotation: &RotationId, count: u32) -> Result<(), JournalError> {
+        let failed = |e| self.failed("counting wrong logins", e);
+        let noted = {
+            let connection = self.connection();
+            self.set(&connection, Durability::Ordered).map_err(failed)?;
+            let mut statement = connection
+                .prepare_cached(
+                    "UPDATE rotations SET wrong_logins = ?2 WHERE id = ?1 AND (SELECT value FROM epoch) = ?3",
+                )
+                .map_err(failed)?;
+            statement
+                .execute(params![rotation.as_str(), count, self.epoch.0])
+                .map_err(failed)?
+        };
+        if noted == 0 {
+            self.fence()?;
+        }
+        Ok(())
+    }
+
+    /// Puts a rotation's pending versions in force: they become current, and what was current is retired. What is remembered
+    /// about stale containers of these services is replaced in the same commit: `None` forgets.
+    pub fn promote(
+        &self,
+        rotation: &RotationId,
+        services: &BTreeMap<String, Option<Stale>>,
+        now: Timestamp,
+    ) -> Result<(), JournalError> {
         self.commit("promoting versions", |tx| {
+            replace_stale(tx, rotation, services)?;
             let now = now.to_string();
             tx.execute(
                 "UPDATE versions SET state = 'retired', changed_at = ?2 WHERE state = 'current' AND secret IN
@@ -276,6 +467,41 @@ impl Writer {
         })
     }
 
+    /// Ends a rotation as abandoned: the event, and what becomes of its versions, in one commit. Pending ones of the secrets
+    /// `in_force` become current; the others are retired. All stay sealed.
+    pub fn abandon(
+        &self,
+        rotation: &RotationId,
+        reason: Option<String>,
+        in_force: &[String],
+        now: Timestamp,
+    ) -> Result<(), JournalError> {
+        let event = Event::Ended {
+            ending: Ending::Abandoned,
+            reason,
+        };
+        self.commit("abandoning a rotation", |tx| {
+            insert_event(tx, rotation, self.epoch, &event, now)?;
+            let (id, now) = (rotation.as_str(), now.to_string());
+            for secret in in_force {
+                tx.execute(
+                    "UPDATE versions SET state = 'retired', changed_at = ?3 WHERE secret = ?2 AND state = 'current' AND EXISTS
+                     (SELECT 1 FROM versions WHERE rotation = ?1 AND secret = ?2 AND state = 'pending')",
+                    params![id, secret, now],
+                )?;
+                tx.execute(
+                    "UPDATE versions SET state = 'current', changed_at = ?3 WHERE rotation = ?1 AND secret = ?2 AND state = 'pending'",
+                    params![id, secret, now],
+                )?;
+            }
+            tx.execute(
+                "UPDATE versions SET state = 'retired', changed_at = ?2 WHERE rotation = ?1 AND state = 'pending'",
+                params![id, now],
+            )?;
+            Ok(())
+        })
+    }
+
     /// Forgets the sealed values of versions retired before `limit`, and what ended rotations kept. Names, fingerprints and
     /// times stay. Returns how many values went.
     pub fn purge(&self, limit: Timestamp) -> Result<usize, JournalError> {
@@ -286,7 +512,7 @@ impl Writer {
                 [&limit],
             )?;
             let kept = tx.execute(
-                "DELETE FROM kept WHERE rotation IN (SELECT id FROM rotations WHERE ending IN ('completed', 'compensated')
+                "DELETE FROM kept WHERE rotation IN (SELECT id FROM rotations WHERE ending IN ('completed', 'compensated', 'abandoned')
                  AND ended_at < ?1)",
                 [&limit],
             )?;
@@ -294,23 +520,14 @@ impl Writer {
         })
     }
 
-    /// Replaces what is remembered about stale containers of these services: `None` forgets.
+    /// Replaces what is remembered about stale containers of these services, by itself: `None` forgets.
     pub fn remember_stale(
         &self,
         rotation: &RotationId,
         services: &BTreeMap<String, Option<Stale>>,
     ) -> Result<(), JournalError> {
         self.commit("remembering stale containers", |tx| {
-            for (service, stale) in services {
-                tx.execute("DELETE FROM stale WHERE service = ?1", [service])?;
-                if let Some(stale) = stale {
-                    tx.execute(
-                        "INSERT INTO stale VALUES (?1, ?2, ?3, ?4)",
-                        params![service, stale.container, stale.desired, rotation.as_str()],
-                    )?;
-                }
-            }
-            Ok(())
+            Ok(replace_stale(tx, rotation, services)?)
         })
     }
 
@@ -320,99 +537,7 @@ impl Writer {
         &self,
         make: impl FnOnce(Option<&str>) -> Result<String, String>,
     ) -> Result<(), JournalError> {
-        self.commit("appending to the trail", |tx| {
-            let last: Option<String> = tx
-                .query_row(
-                    "SELECT record FROM audit ORDER BY sequence DESC LIMIT 1",
-                    [],
-                    |row| row.get(0),
-                )
-                .optional()?;
-            let next = make(last.as_deref()).map_err(Failure::Trail)?;
-            tx.execute(
-                "INSERT INTO audit SELECT coalesce(max(sequence), 0) + 1, ?1 FROM audit",
-                [next],
-            )?;
-            Ok(())
-        })
-    }
-}
-
-fn insert_version(
-    tx: &Transaction<'_>,
-    rotation: &RotationId,
-    version: &NewVersion,
-    now: Timestamp,
-) -> rusqlite::Result<()> {
-    let now = now.to_string();
-    if version.state == VersionState::Current {
-        // A value met in force that is not the one keyroll last put there: somebody changed it, and it is the truth now.
-        tx.execute(
-            "UPDATE versions SET state = 'retired', changed_at = ?2 WHERE secret = ?1 AND state = 'current'",
-            params![version.secret, now],
-        )?;
-    }
-    tx.execute(
-        "INSERT INTO versions (secret, rotation, state, fingerprint, sealed, made_at, changed_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6)",
-        params![
-            version.secret,
-            rotation.as_str(),
-            version.state.as_str(),
-            version.fingerprint,
-            version.sealed.as_bytes(),
-            now
-        ],
-    )
-    .map(drop)
-}
-
-fn insert_kept(
-    tx: &Transaction<'_>,
-    rotation: &RotationId,
-    kept: &Kept,
-    now: Timestamp,
-) -> rusqlite::Result<()> {
-    tx.execute(
-        "INSERT OR IGNORE INTO kept (rotation, name, sealed, at) VALUES (?1, ?2, ?3, ?4)",
-        params![
-            rotation.as_str(),
-            kept.name,
-            kept.sealed.as_bytes(),
-            now.to_string()
-        ],
-    )
-    .map(drop)
-}
-
-fn insert_event(
-    tx: &Transaction<'_>,
-    rotation: &RotationId,
-    epoch: Epoch,
-    event: &Event,
-    now: Timestamp,
-) -> rusqlite::Result<()> {
-    let text = serde_json::to_string(event).expect("events are plain data");
-    tx.execute(
-        "INSERT INTO records (rotation, epoch, at, event) VALUES (?1, ?2, ?3, ?4)",
-        params![rotation.as_str(), epoch.0, now.to_string(), text],
-    )?;
-    match event {
-        // Stuck is no end for the lock on the stack: it stays unfinished until it is resumed or abandoned.
-        Event::Ended {
-            ending: Ending::Stuck,
-            ..
-        }
-        | Event::Resumed { .. } => Ok(()),
-        Event::Ended { ending, .. } => {
-            let name = ending.to_string().to_lowercase();
-            tx.execute(
-                "UPDATE rotations SET ending = ?2, ended_at = ?3 WHERE id = ?1",
-                params![rotation.as_str(), name, now.to_string()],
-            )
-            .map(drop)
-        }
-        _ => Ok(()),
+        self.commit("appending to the trail", |tx| append_to_trail(tx, make))
     }
 }
 

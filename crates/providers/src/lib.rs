@@ -17,6 +17,12 @@
     reason = "PostgreSQL, SASLprep and StoredKey are names, not code"
 )]
 
+pub mod alert;
 pub mod http;
+pub mod payment;
 pub mod postgres;
+pub mod proxmox;
+mod stored_hash;
 mod words;
+
+pub use stored_hash::is_hash_of;

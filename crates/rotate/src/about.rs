@@ -1,9 +1,11 @@
 //! What a rotation is about: stored with it when it begins, and all that another process needs to go on. No values.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
-use keyroll_journal::{Rotation, RotationId};
+use keyroll_envfile::Owner;
+use keyroll_journal::{Rotation, RotationId, Version};
 use keyroll_runtimes::compose::Project;
 use serde::{Deserialize, Serialize};
 
@@ -70,6 +72,9 @@ pub(crate) struct About {
     pub panel_sick: bool,
     /// The completed rotation that this one takes back.
     pub takes_back: Option<RotationId>,
+    /// Whether something stands between the application's base URL and the containers that are recreated: none of them publishes
+    /// its port.
+    pub behind_proxy: bool,
     /// Whether images are built before containers are recreated.
     pub build: bool,
     /// What is rotated, in the profile's order.
@@ -78,6 +83,8 @@ pub(crate) struct About {
     pub project: ProjectFact,
     /// Keyed fingerprint of each compose file as preflight read it, in the project's order.
     pub config_fingerprints: Vec<String>,
+    /// Keyed fingerprint of what compose wanted of each service at preflight, apart from the rotated values.
+    pub pictures: BTreeMap<String, String>,
     /// Every service that had a container, by name.
     pub services: BTreeMap<String, ServiceFact>,
     /// Services that were stale by choice before it began.
@@ -120,6 +127,8 @@ pub(crate) struct Use {
     pub env_key: Option<String>,
     /// Whether the value is only a part there, such as the password of a URL.
     pub embedded: bool,
+    /// Whether the running container shows it: what only the configuration shows cannot be looked at there.
+    pub in_container: bool,
 }
 
 /// A compose project, as its running containers' labels say.
@@ -186,6 +195,12 @@ pub(crate) struct ServiceFact {
     pub sick: Option<String>,
     /// What becomes of it.
     pub fate: Fate,
+    /// It had run once and exited with 0: no reason to start it.
+    #[serde(default)]
+    pub done: bool,
+    /// Its addresses on the project's networks.
+    #[serde(default)]
+    pub addresses: Vec<IpAddr>,
 }
 
 /// A database login.
@@ -207,7 +222,7 @@ pub(crate) struct EnvFact {
     /// Keyed fingerprint of its bytes after.
     pub after: String,
     /// Owner, group and permission bits.
-    pub owner: (u32, u32, u32),
+    pub owner: Owner,
     /// Keys that are rewritten because they embed or copy a rotated value.
     pub derived: Vec<String>,
 }
@@ -223,6 +238,12 @@ impl About {
         })
     }
 
+    /// Whether this version is what the rotation rotates to.
+    pub(crate) fn is_new(&self, version: &Version) -> bool {
+        let mut secrets = self.secrets.iter();
+        secrets.any(|s| s.name == version.secret && s.new == version.fingerprint)
+    }
+
     /// The rotated secret of this kind, if there is one.
     pub(crate) fn secret_of(&self, kind: SecretKind) -> Option<&SecretFact> {
         self.secrets.iter().find(|s| s.kind == kind)
@@ -233,15 +254,9 @@ impl About {
         self.secret_of(kind).is_some()
     }
 
-    /// Whether application sessions end: whenever what signs or opens them changes.
+    /// Whether application sessions end, see [`SecretKind::ends_sessions`].
     pub(crate) fn ends_sessions(&self) -> bool {
-        [
-            SecretKind::AccessTokenKey,
-            SecretKind::RefreshTokenKey,
-            SecretKind::AdminPassword,
-        ]
-        .into_iter()
-        .any(|kind| self.rotates(kind))
+        self.secrets.iter().any(|s| s.kind.ends_sessions())
     }
 
     /// The services with this fate.

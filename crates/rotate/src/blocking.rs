@@ -1,13 +1,22 @@
 //! A reader and a writer that block on the disk, for async code that streams through them.
 //!
 //! A backup is read and written in pieces of some kilobytes; blocking for one of them costs less than another task would,
-//! and nothing is held in memory. Needs tokio's multi-thread runtime.
+//! and nothing is held in memory.
 
 use std::io::{self, Read, Write};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::runtime::{Handle, RuntimeFlavor};
+
+/// Runs what blocks on the disk, on this thread. Where there are others, tasks that wait for this one go on there.
+pub(crate) fn here<T>(work: impl FnOnce() -> T) -> T {
+    match Handle::current().runtime_flavor() {
+        RuntimeFlavor::CurrentThread => work(),
+        _ => tokio::task::block_in_place(work),
+    }
+}
 
 /// Reads or writes in place, on the thread that polls.
 pub(crate) struct Blocking<T>(pub(crate) T);
@@ -18,7 +27,7 @@ impl<R: Read + Unpin> AsyncRead for Blocking<R> {
         _: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let read = tokio::task::block_in_place(|| self.0.read(buffer.initialize_unfilled()))?;
+        let read = here(|| self.0.read(buffer.initialize_unfilled()))?;
         buffer.advance(read);
         Poll::Ready(Ok(()))
     }
@@ -30,11 +39,11 @@ impl<W: Write + Unpin> AsyncWrite for Blocking<W> {
         _: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Poll::Ready(tokio::task::block_in_place(|| self.0.write(bytes)))
+        Poll::Ready(here(|| self.0.write(bytes)))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(tokio::task::block_in_place(|| self.0.flush()))
+        Poll::Ready(here(|| self.0.flush()))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

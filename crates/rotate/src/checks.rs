@@ -12,6 +12,22 @@ use crate::panel::{Finding, Panel};
 use crate::profile::SecretKind;
 use crate::world::{Set, World};
 
+/// A token from before is refused; one whose time was up in any case proves nothing, and is called that.
+fn refused(kind: &str, token: &Secret) -> String {
+    let now = jiff::Timestamp::now().as_second();
+    let expired = jwt::decode(token)
+        .ok()
+        .and_then(|t| t.expires())
+        .is_some_and(|at| at <= now);
+    if expired {
+        format!(
+            "the {kind} token from before is refused, but it has expired: this alone proves nothing"
+        )
+    } else {
+        format!("the {kind} token from before is refused")
+    }
+}
+
 /// What was seen, a line each.
 pub(crate) type Seen = Vec<String>;
 
@@ -24,8 +40,9 @@ impl World {
             self.prove_containers(set)
         );
         let application = match application {
-            // What could not be shown before cannot be asked for after; the database and the containers still are.
-            Err(finding) if self.about.panel_sick => {
+            // What could not be shown before cannot be asked for after; the database and the containers still are, and so is
+            // that nothing dead is accepted.
+            Err(finding) if self.about.panel_sick && !matches!(finding, Finding::Alive(_)) => {
                 vec![format!(
                     "not shown: the application was not well before the rotation, and is not now: {}",
                     self.clean(&finding.to_string())
@@ -36,7 +53,7 @@ impl World {
         Ok([application, database?, containers?].concat())
     }
 
-    async fn prove_database(&self, set: Set) -> Result<Seen, Finding> {
+    pub(crate) async fn prove_database(&self, set: Set) -> Result<Seen, Finding> {
         if self.about.database.is_none() {
             return Ok(vec![]);
         }
@@ -67,7 +84,11 @@ impl World {
             return Ok(vec![]);
         }
         let panel = self.panel()?;
-        panel.healthy().await?;
+        if self.about.panel_sick {
+            self.answers().await?;
+        } else {
+            self.becomes_reachable().await?;
+        }
         let mut seen = vec!["the health path answers".to_owned()];
         let Some(email) = self
             .about
@@ -78,22 +99,27 @@ impl World {
             return Ok(seen);
         };
         let admin = self.value_of(SecretKind::AdminPassword, set)?;
-        // Going back, after failed checks may have used up the wrong logins that the application allows: then the right login
-        // alone is shown. That a wrong one is refused was shown at preflight, on the same path.
-        let spare = set == Set::New || panel.can_be_refused_once_more();
-        // One after the other: a right login resets the count of wrong ones in most applications, so it comes last.
-        match self.both(SecretKind::AdminPassword) {
-            _ if !spare => {}
-            Some((old, new)) => {
-                panel
-                    .refuses_login(email, if set == Set::New { old } else { new })
-                    .await?;
+        // The right login ends a row of wrong ones, so going forward it comes last, and the account is left as it was. Going
+        // back it comes first: the wrong logins that the application allows may be used up, and that the old set works is
+        // what has to be shown. That a wrong one is refused was shown at preflight, on the same path.
+        let (tokens, refused) = if set == Set::New {
+            // A run that was killed in this check has left a row of them: without this, its one more would be one too many, and a
+            // crash alone would turn the rotation back.
+            if panel.has_wrong_logins() {
+                panel.log_in(email, admin).await?;
             }
-            None => panel.login_can_fail(email).await?,
-        }
-        let tokens = panel.log_in(email, admin).await?;
+            self.refused_login(panel, set, email).await?;
+            (panel.log_in(email, admin).await?, true)
+        } else {
+            let tokens = panel.log_in(email, admin).await?;
+            let spare = panel.can_be_refused_once_more();
+            if spare {
+                self.refused_login(panel, set, email).await?;
+            }
+            (tokens, spare)
+        };
         seen.push(match self.both(SecretKind::AdminPassword) {
-            _ if !spare => format!(
+            _ if !refused => format!(
                 "{email} logs in with the password in force; a wrong one was not tried again, it could lock the account"
             ),
             Some(_) => {
@@ -117,6 +143,17 @@ impl World {
         Ok(seen)
     }
 
+    /// The password of the other set does not log in; where none is rotated, one that was just made up.
+    async fn refused_login(&self, panel: &Panel, set: Set, email: &str) -> Result<(), Finding> {
+        match self.both(SecretKind::AdminPassword) {
+            Some((old, new)) => {
+                let dead = if set == Set::New { old } else { new };
+                panel.refuses_login(email, dead).await
+            }
+            None => panel.login_can_fail(email).await,
+        }
+    }
+
     /// Tokens from before the rotation, accepted then, are refused now.
     async fn prove_witness_dead(
         &self,
@@ -130,14 +167,14 @@ impl World {
         let mut seen = vec![];
         if self.about.rotates(SecretKind::AccessTokenKey) && panel.page_count() > 0 {
             panel.pages_refuse(Some(&witness.access)).await?;
-            seen.push("the access token from before is refused".to_owned());
+            seen.push(refused("access", &witness.access));
         }
         let ends = self.about.ends_sessions() && self.about.profile.sessions.is_some();
         if (ends || self.about.rotates(SecretKind::RefreshTokenKey))
             && let Some(refresh) = witness.refresh.as_ref().filter(|_| panel.has_refresh())
         {
             panel.refuses_refresh(refresh).await?;
-            seen.push("the refresh token from before is refused".to_owned());
+            seen.push(refused("refresh", refresh));
         }
         Ok(seen)
     }

@@ -1,5 +1,6 @@
 //! The database as keyroll uses it: logged in to by observation, with whichever value is in force.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use keyroll_journal::RotationId;
@@ -59,7 +60,7 @@ pub(crate) async fn accepts(endpoint: &Endpoint, password: &Secret) -> Result<()
 pub(crate) async fn refuses(endpoint: &Endpoint, password: &Secret) -> Result<(), Finding> {
     match try_login(endpoint, password, LIMIT).await {
         Login::Refused { .. } => Ok(()),
-        Login::Accepted => Err(Finding::Wrong(format!(
+        Login::Accepted => Err(Finding::Alive(format!(
             "{endpoint} accepts a password that must be dead"
         ))),
         Login::Unknown(why) => Err(Finding::Unknown(format!("{endpoint}: {why}"))),
@@ -93,6 +94,32 @@ pub(crate) async fn session(
         }
     }
     Err(last.expect("there is at least one candidate"))
+}
+
+/// Sessions that nobody uses right now. To log in costs both sides more than most questions, so one that has answered is used again.
+#[derive(Debug, Default)]
+pub(crate) struct Free(Mutex<Vec<Session>>);
+
+impl Free {
+    /// One that is open, as far as this side knows.
+    pub(crate) fn take(&self) -> Option<Session> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|session| !session.is_closed());
+        all.pop()
+    }
+
+    /// Says goodbye on all of them, and waits until they are closed: one that goes through a container has a command running there.
+    pub(crate) async fn close(&self) {
+        while let Some(session) = self.take() {
+            session.close().await;
+        }
+    }
+
+    /// Takes one whose last question was answered. One that failed is dropped instead: whether it is well, nobody knows.
+    pub(crate) fn put(&self, session: Session) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.push(session);
+    }
 }
 
 /// Where the application keeps its sessions, as the profile says.

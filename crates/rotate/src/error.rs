@@ -129,8 +129,10 @@ pub enum RotateError {
     /// The operator said no when asked.
     #[error("not confirmed; nothing was changed")]
     NotConfirmed,
-    /// The engine stopped without an ending.
-    #[error("rotation {rotation} stopped without an ending: {reason}; run `keyroll resume`")]
+    /// A rotation is unfinished: the engine stopped without an ending, or could not start again.
+    #[error(
+        "rotation {rotation} is unfinished: {reason}; mend that if it needs mending, then run `keyroll resume`"
+    )]
     Interrupted {
         /// The rotation.
         rotation: RotationId,
@@ -162,6 +164,9 @@ impl From<JournalError> for Refusal {
     fn from(error: JournalError) -> Self {
         match error {
             JournalError::Unfinished(id) => unfinished(&id),
+            JournalError::Unrestored(_) => {
+                Self::new(Code::Unfinished, error.to_string(), "run `keyroll status`")
+            }
             JournalError::NoSuchRotation(_) => {
                 Self::new(Code::Selection, error.to_string(), "check the name")
             }
@@ -180,6 +185,24 @@ pub(crate) fn unfinished(id: &str) -> Refusal {
         format!("rotation {id} is not finished"),
         "run `keyroll resume`, which finishes it or takes it back",
     )
+}
+
+/// What stands in the way of going on with a rotation that is known to be unfinished. Something *was* changed, by the run
+/// before, so neither "refused" nor "failed" would be true.
+pub(crate) fn still_unfinished(rotation: &RotationId, error: RotateError) -> RotateError {
+    let reason = match error {
+        RotateError::Refused(all) => {
+            let all: Vec<String> = all.iter().map(ToString::to_string).collect();
+            all.join("; ")
+        }
+        RotateError::Failed(reason) => reason,
+        other => return other,
+    };
+    RotateError::Interrupted {
+        rotation: rotation.clone(),
+        // True of the call that failed, and not of the rotation.
+        reason: reason.replace("; nothing was changed", ""),
+    }
 }
 
 impl From<JournalError> for RotateError {
@@ -207,5 +230,42 @@ mod tests {
             Code::ALL.len() + 1,
             "a page for each code, and README.md"
         );
+    }
+
+    #[test]
+    fn the_list_of_codes_says_which_can_be_forced_as_the_code_does() {
+        let list = include_str!("../../../docs/errors/README.md");
+        for code in Code::ALL {
+            let row = list.lines().find(|l| l.starts_with(&format!("| [{code}]")));
+            let says = row.and_then(|r| r.trim_end_matches([' ', '|']).rsplit("| ").next());
+            // `rollback` asks for the force itself: what it looks at is no finding of preflight.
+            let expected = match (code, code.can_be_forced()) {
+                (Code::Expired, _) => "in one case",
+                (_, true) => "yes",
+                (_, false) => "no",
+            };
+            assert_eq!(says, Some(expected), "{code}");
+        }
+    }
+
+    #[test]
+    fn what_stops_a_resume_is_told_as_an_unfinished_rotation_with_its_reason() {
+        let id = RotationId::from_text("r-1");
+        let refused = Refusal::new(Code::State, "the identity is missing", "restore it").into();
+        let failed = RotateError::Failed("docker is down; nothing was changed".into());
+        for (error, reason) in [
+            (refused, "the identity is missing"),
+            (failed, "docker is down"),
+        ] {
+            let told = still_unfinished(&id, error);
+            assert!(matches!(told, RotateError::Interrupted { .. }), "{told:?}");
+            let text = told.to_string();
+            for word in [reason, "r-1", "keyroll resume"] {
+                assert!(text.contains(word), "{text}");
+            }
+            assert!(!text.contains("nothing was changed"), "{text}");
+        }
+        let no = still_unfinished(&id, RotateError::NotConfirmed);
+        assert!(matches!(no, RotateError::NotConfirmed));
     }
 }

@@ -5,18 +5,20 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use keyroll_audit::{Head, system_journal};
 use keyroll_journal::{
-    Ending, Event, Journal, Kept, Lock, NewRotation, NewVersion, RotationId, VersionState, Writer,
+    Ending, Event, Journal, JournalError, Kept, Lock, NewRotation, NewVersion, RotationId,
+    VersionState, Writer,
 };
 use keyroll_saga::{Limits, StepCx, Stop, Watcher, drive};
 use keyroll_secret::{Identity, Redactor, Secret};
 
 use crate::about::{About, Operator, Reason};
-use crate::error::{Code, Refusal, RotateError, unfinished};
+use crate::error::{Code, Refusal, RotateError, still_unfinished, unfinished};
 use crate::preflight::{self, Ready};
 use crate::profile::Profile;
-use crate::report::{Outcome, PlanReport, Progress, StatusReport, VerifyReport};
+use crate::report::{Outcome, PlanReport, Progress, VerifyReport};
+use crate::trail::damaged;
 use crate::world::{Set, VALUE, World};
-use crate::{ending, outcome, recovery, status, steps, trail, world};
+use crate::{ending, outcome, recovery, restore, steps, trail, world};
 
 /// What to rotate, and how.
 #[derive(Debug, Clone, Default)]
@@ -31,6 +33,8 @@ pub struct Request {
     pub build: bool,
     /// The admin's password, where the panel has another one than the env file.
     pub current_admin_password: Option<Secret>,
+    /// Tries no login of the application, neither a right nor a wrong one. For a plan alone: a rotation needs to.
+    pub no_login: bool,
 }
 
 /// keyroll for one stack.
@@ -85,16 +89,33 @@ impl Keyroll {
             .map_err(|e| Refusal::new(Code::State, e.to_string(), next).into())
     }
 
-    /// Journal and lock, with nothing unfinished in the way.
+    /// Journal and lock, with a sound trail and nothing unfinished in the way.
     fn open_alone(&self) -> Result<(Journal, Lock), RotateError> {
         let (journal, lock) = self.open()?;
-        match journal.unfinished()? {
-            Some(rotation) => Err(unfinished(rotation.id.as_str()).into()),
+        if let Some(rotation) = journal.unfinished()? {
+            return Err(unfinished(rotation.id.as_str()).into());
+        }
+        match restore::refusal(&journal.restores()?) {
+            Some(refusal) => Err(refusal.into()),
             None => Ok((journal, lock)),
         }
     }
 
+    /// Journal and lock, with a sound trail: one that was tampered with is found while nothing has happened yet.
     pub(crate) fn open(&self) -> Result<(Journal, Lock), RotateError> {
+        let (journal, lock, damage) = self.open_with_any_trail()?;
+        match damage {
+            None => Ok((journal, lock)),
+            Some(broken) => Err(damaged(broken)),
+        }
+    }
+
+    /// Journal and lock, and what is wrong with the trail. Damage there must not keep a rotation that is unfinished between two
+    /// sets: whoever finishes it says so, and goes on.
+    pub(crate) fn open_with_any_trail(
+        &self,
+    ) -> Result<(Journal, Lock, Option<String>), RotateError> {
+        recovery::rights()?;
         let root = &self.profile.root;
         if !root.is_dir() {
             let what = format!("{}: the stack's root is not a directory", root.display());
@@ -109,15 +130,13 @@ impl Keyroll {
         let journal = Journal::open(state)?;
         let lock =
             Lock::acquire(state, &self.profile.root, Timestamp::now()).map_err(Refusal::from)?;
-        // A trail that was tampered with is found while nothing has happened yet.
-        keyroll_audit::verify(journal.audit()?, None).map_err(|broken| {
-            Refusal::new(
-                Code::State,
-                broken.to_string(),
-                "see `keyroll audit verify`; keep a copy of the state directory",
-            )
-        })?;
-        Ok((journal, lock))
+        let damage = match journal.audit() {
+            Ok(lines) => keyroll_audit::verify(lines, None)
+                .err()
+                .map(|e| e.to_string()),
+            Err(error) => Some(error.to_string()),
+        };
+        Ok((journal, lock, damage))
     }
 
     fn check(request: &Request) -> Result<(), RotateError> {
@@ -132,7 +151,8 @@ impl Keyroll {
         Ok(())
     }
 
-    /// What a rotation would do. Looks at the running stack, and changes nothing.
+    /// What a rotation would do. Looks at the running stack, and changes nothing; with [`Request::no_login`] not even the
+    /// application's sessions.
     pub async fn plan(
         &self,
         request: &Request,
@@ -144,6 +164,7 @@ impl Keyroll {
         let ready = self
             .look(request, None, &journal, &identity, progress)
             .await?;
+        ready.sessions.close().await;
         Ok(ready.report)
     }
 
@@ -158,6 +179,10 @@ impl Keyroll {
         Self::check(request)?;
         let (journal, lock) = self.open_alone()?;
         let identity = self.identity()?;
+        let request = &Request {
+            no_login: false,
+            ..request.clone()
+        };
         let ready = self
             .look(request, None, &journal, &identity, progress)
             .await;
@@ -182,6 +207,7 @@ impl Keyroll {
         let names = kept.iter().map(|(name, _)| name.clone()).collect();
         let request = Request {
             names,
+            no_login: false,
             ..request.clone()
         };
         let back = preflight::TakesBack {
@@ -259,6 +285,7 @@ impl Keyroll {
         progress.looked();
         // Whoever asked to stop during preflight gets what a "no" gets: nothing was begun.
         if !approve(&ready.report) || control.stop.requested() {
+            ready.sessions.close().await;
             return Err(RotateError::NotConfirmed);
         }
         let mut writer = journal.take_over(lock)?;
@@ -268,13 +295,18 @@ impl Keyroll {
         let keep = SignedDuration::from_hours(24 * i64::from(self.profile.limits.keep_days));
         writer.purge(now - keep)?;
         let id = ready.id.clone();
-        writer.begin(
-            &sealed(&ready, &identity).map_err(RotateError::Failed)?,
-            now,
-        )?;
+        let new = sealed(&ready, &identity).map_err(RotateError::Failed)?;
+        if let Err(error) = writer.begin(&new, now) {
+            // A commit that reports an error may be on the disk all the same.
+            return Err(match writer.rotation(&id) {
+                Err(JournalError::NoSuchRotation(_)) => error.into(),
+                _ => still_unfinished(&id, error.into()),
+            });
+        }
         progress.begun(&id);
         let redactor = world::redactor(&ready.pairs, &ready.others);
         let world = World {
+            rotation: id.clone(),
             about: ready.about,
             identity,
             redactor,
@@ -284,47 +316,9 @@ impl Keyroll {
             others: ready.others,
             panel: ready.panel,
             staged: std::sync::Mutex::default(),
+            sessions: ready.sessions,
         };
         go_on(Arc::new(writer), id, world, progress, control).await
-    }
-
-    /// Goes on with the unfinished rotation, forward unless it had turned back already. `None` when there is none.
-    pub async fn resume(
-        &self,
-        progress: &dyn Progress,
-        control: &Control,
-    ) -> Result<Option<Outcome>, RotateError> {
-        let (journal, lock) = self.open()?;
-        let Some(rotation) = journal.unfinished()? else {
-            let mut writer = journal.take_over(&lock)?;
-            control.arm(&mut writer);
-            ending::settle(&writer)?;
-            return Ok(None);
-        };
-        let identity = self.identity()?;
-        let about = About::of(&rotation)?;
-        let (pairs, others) = world::unseal(&journal, &identity, &rotation.id, &about)
-            .map_err(RotateError::Failed)?;
-        let mut writer = journal.take_over(&lock)?;
-        control.arm(&mut writer);
-        let world = recovery::world(about, identity, pairs, others, &rotation.id)
-            .await
-            .map_err(RotateError::Failed)?;
-        // What the killed one started must be gone before anything is looked at: it could still change what is seen.
-        recovery::end_orphans(&world, &rotation.id, progress)
-            .await
-            .map_err(|reason| RotateError::Interrupted {
-                rotation: rotation.id.clone(),
-                reason,
-            })?;
-        progress.begun(&rotation.id);
-        let resumed = Event::Resumed {
-            by: self.operator.to_string(),
-        };
-        writer.append(&rotation.id, &resumed, Timestamp::now())?;
-        go_on(Arc::new(writer), rotation.id, world, progress, control)
-            .await
-            .map(Some)
     }
 
     /// Checks the running stack as a consumer would, with the values that should be in force. Changes nothing. Refused
@@ -353,11 +347,6 @@ impl Keyroll {
         })
     }
 
-    /// What the journal knows. Reads only.
-    pub fn status(&self) -> Result<StatusReport, RotateError> {
-        status::of(&self.profile)
-    }
-
     /// The trail's lines as they are stored, oldest first.
     pub fn trail(&self) -> Result<Vec<String>, RotateError> {
         if !Journal::exists(&self.profile.paths.state) {
@@ -377,12 +366,14 @@ impl Keyroll {
 pub struct Control {
     /// The operator's wish to stop.
     pub stop: Stop,
+    /// Decides what the engine hears of each step; for tests of the steps.
+    pub examiner: Option<Arc<dyn keyroll_saga::exam::Examiner>>,
     /// Called around every commit of the journal; for tests of recovery.
     pub hook: Option<Arc<dyn Fn(keyroll_journal::Moment) -> bool + Send + Sync>>,
 }
 
 impl Control {
-    fn arm(&self, writer: &mut Writer) {
+    pub(crate) fn arm(&self, writer: &mut Writer) {
         if let Some(hook) = self.hook.clone() {
             writer.inject(move |moment| hook(moment));
         }
@@ -489,7 +480,8 @@ fn sealed(ready: &Ready, identity: &Identity) -> Result<NewRotation, String> {
     })
 }
 
-async fn go_on(
+/// Drives a rotation to its ending, and closes it.
+pub(crate) async fn go_on(
     writer: Arc<Writer>,
     id: RotationId,
     world: World,
@@ -504,12 +496,24 @@ async fn go_on(
         progress,
         redactor: world.redactor.clone(),
     };
+    if let Some(panel) = &world.panel {
+        panel
+            .counts_in(writer.clone(), id.clone())
+            .map_err(&interrupted)?;
+    }
     let world = Arc::new(world);
     let cx = StepCx::new(id.clone(), writer.clone(), control.stop.clone());
-    let plan = steps::plan(&world);
-    let ending = drive(&plan, &cx, Limits::default(), &told)
-        .await
-        .map_err(|e| interrupted(e.to_string()))?;
-    ending::close(&writer, &id).map_err(|e| interrupted(e.to_string()))?;
-    outcome::of(&writer, &id, ending).map_err(|e| interrupted(e.to_string()))
+    let mut plan = steps::plan(&world);
+    if let Some(examiner) = &control.examiner {
+        plan = plan.examined(examiner);
+    }
+    let driven = drive(&plan, &cx, Limits::default(), &told).await;
+    world.sessions.close().await;
+    let ending = driven.map_err(|e| interrupted(e.to_string()))?;
+    let untold = ending::close(&writer, &id, None).map_err(|e| interrupted(e.to_string()))?;
+    let outcome = outcome::of(&writer, &id, ending).map_err(|e| interrupted(e.to_string()));
+    outcome.map(|mut outcome| {
+        outcome.found.extend(untold);
+        outcome
+    })
 }

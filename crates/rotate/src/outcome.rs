@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use jiff::Timestamp;
-use keyroll_journal::{Ending, Event, Journal, RotationId};
+use keyroll_journal::{Ending, Event, Journal, RotationId, StepName};
+use keyroll_saga::{State, StepState};
 
 use crate::about::{About, Reason};
 use crate::error::RotateError;
 use crate::report::{Outcome, StepReport};
-use crate::steps::names;
+use crate::steps::{self, names};
 use crate::trail;
 
 pub(crate) fn of(
@@ -21,12 +22,12 @@ pub(crate) fn of(
     let about = About::of(&rotation)?;
     let records = journal.records(id)?;
     let mut since: BTreeMap<String, Timestamp> = BTreeMap::new();
-    let mut steps = vec![];
+    let mut told_steps = vec![];
     let (mut reason, mut summary) = (None, None);
     for record in &records {
-        let mut told = |step: &keyroll_journal::StepName, outcome: &str, says: &str| {
+        let mut told = |step: &StepName, outcome: &str, says: &str| {
             let began = since.get(step.as_str()).copied().unwrap_or(record.at);
-            steps.push(StepReport {
+            told_steps.push(StepReport {
                 step: step.to_string(),
                 outcome: outcome.into(),
                 says: says.into(),
@@ -51,6 +52,16 @@ pub(crate) fn of(
             _ => {}
         }
     }
+    let shape = steps::shape(&about);
+    // Nothing can be said of records that do not fit: they were refused before anything was done.
+    let state = State::replay(&shape, records.iter().map(|r| &r.event)).ok();
+    let state = state.filter(State::pivot_may_have_landed);
+    let confirmed = |n: &&StepName| {
+        let state = state.as_ref();
+        state.is_none_or(|s| matches!(s.step(n), StepState::Confirmed { .. }))
+    };
+    let after = [&shape.pivot].into_iter().chain(&shape.after);
+    let left = after.filter(|n| !confirmed(n)).map(ToString::to_string);
     let end = records.last().map_or(rotation.begun_at, |r| r.at);
     Ok(Outcome {
         rotation: id.clone(),
@@ -59,7 +70,10 @@ pub(crate) fn of(
         incident: about.reason == Reason::Incident,
         backup: trail::backup_of(&records).map(|b| b.directory.into()),
         summary,
-        steps,
+        past_no_return: state.is_some(),
+        left: left.collect(),
+        found: vec![],
+        steps: told_steps,
         begun_at: rotation.begun_at,
         seconds: end.duration_since(rotation.begun_at).as_secs_f64(),
     })

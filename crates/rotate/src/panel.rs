@@ -1,9 +1,10 @@
 //! The application as its users reach it, set up from the profile.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use keyroll_journal::{RotationId, Writer};
 use keyroll_providers::http::{
     Answer, Carry, Client, ClientError, LoginAnswer, LoginSpec, PageAnswer, PageCheck, PageSpec,
     RefreshSpec, Refusals, SendRefresh, Tls, TokenAt, Tokens, WrongLoginBudget,
@@ -16,6 +17,14 @@ use crate::profile::{HttpSpec, LimitSpec, TokenSpec};
 /// each right login may turn out wrong.
 const KEEPS_ONE_BACK: u32 = 5;
 
+/// Where wrong logins are counted.
+#[derive(Debug)]
+struct Ledger {
+    writer: Arc<Writer>,
+    rotation: RotationId,
+    last: AtomicU32,
+}
+
 /// Checks against the running application.
 #[derive(Debug)]
 pub(crate) struct Panel {
@@ -26,6 +35,8 @@ pub(crate) struct Panel {
     pages: Vec<PageSpec>,
     budget: WrongLoginBudget,
     wrong_limit: u32,
+    /// Where the count of wrong logins is written down before each login, once a rotation has begun.
+    ledger: OnceLock<Ledger>,
     /// Set when the rotation goes back: from then on the login that was kept back may be used.
     going_back: AtomicBool,
     /// Why the last login was neither accepted nor refused.
@@ -37,6 +48,8 @@ pub(crate) struct Panel {
 pub(crate) enum Finding {
     /// Looked at, and not as it should be.
     Wrong(String),
+    /// A value or a session that must be dead is accepted. Nothing excuses it.
+    Alive(String),
     /// Could not be looked at.
     Unknown(String),
 }
@@ -44,7 +57,7 @@ pub(crate) enum Finding {
 impl std::fmt::Display for Finding {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Wrong(text) => f.write_str(text),
+            Self::Wrong(text) | Self::Alive(text) => f.write_str(text),
             Self::Unknown(text) => write!(f, "could not look: {text}"),
         }
     }
@@ -62,6 +75,7 @@ impl Panel {
         let tls = Tls {
             ca_file: spec.ca_file.clone(),
             connect_to: spec.connect_to,
+            pins: vec![],
         };
         let client = Client::new(
             &spec.base_url,
@@ -111,9 +125,42 @@ impl Panel {
             pages,
             budget,
             wrong_limit,
+            ledger: OnceLock::new(),
             going_back: AtomicBool::new(false),
             last_odd_answer: Mutex::default(),
         })
+    }
+
+    /// From here on the count of wrong logins is kept with the rotation, so that a run that goes on with it counts on.
+    pub(crate) fn counts_in(
+        &self,
+        writer: Arc<Writer>,
+        rotation: RotationId,
+    ) -> Result<(), String> {
+        let spent = writer.wrong_logins(&rotation).map_err(|e| e.to_string())?;
+        self.budget.at_least(spent);
+        let last = AtomicU32::new(spent);
+        let _ = self.ledger.set(Ledger {
+            writer,
+            rotation,
+            last,
+        });
+        Ok(())
+    }
+
+    fn note(&self, spent: u32) -> Result<(), Finding> {
+        match self.ledger.get() {
+            Some(ledger) if ledger.last.swap(spent, Ordering::SeqCst) != spent => ledger
+                .writer
+                .note_wrong_logins(&ledger.rotation, spent)
+                .map_err(|e| Finding::Unknown(format!("the count of wrong logins: {e}"))),
+            _ => Ok(()),
+        }
+    }
+
+    /// The port of the base URL.
+    pub(crate) fn port(&self) -> u16 {
+        self.client.port()
     }
 
     pub(crate) fn has_login(&self) -> bool {
@@ -128,14 +175,19 @@ impl Panel {
         self.pages.len()
     }
 
+    /// The status of the health path.
+    pub(crate) async fn health(&self) -> Result<u16, Finding> {
+        match self.client.health(&self.health).await {
+            Answer::Status { status, .. } => Ok(status),
+            Answer::Unknown(why) => Err(Finding::Unknown(format!("{}: {why}", self.health))),
+        }
+    }
+
     /// Plain liveness; the one check without a negative control.
     pub(crate) async fn healthy(&self) -> Result<(), Finding> {
-        match self.client.health(&self.health).await {
-            Answer::Status { status, .. } if (200..300).contains(&status) => Ok(()),
-            Answer::Status { status, .. } => {
-                Err(Finding::Wrong(format!("{} answers {status}", self.health)))
-            }
-            Answer::Unknown(why) => Err(Finding::Unknown(format!("{}: {why}", self.health))),
+        match self.health().await? {
+            200..300 => Ok(()),
+            status => Err(Finding::Wrong(format!("{} answers {status}", self.health))),
         }
     }
 
@@ -143,6 +195,11 @@ impl Panel {
     fn logins_left(&self) -> u32 {
         let most = self.wrong_limit.saturating_sub(1);
         most.saturating_sub(self.budget.spent())
+    }
+
+    /// Whether logins have gone wrong in a row, or may have, and none has gone right since.
+    pub(crate) fn has_wrong_logins(&self) -> bool {
+        self.budget.spent() > 0
     }
 
     /// From here on the rotation goes back, and may use the login that was kept back for showing that the old set works.
@@ -170,11 +227,14 @@ impl Panel {
                 self.wrong_limit
             )));
         }
+        // It may turn out wrong, and this process may end before that is known.
+        self.note(self.budget.spent() + 1)?;
         let answer = self
             .client
             .login(login, email, password, &self.budget)
             .await
             .map_err(|spent| self.spent(&spent.to_string()))?;
+        self.note(self.budget.spent())?;
         if let LoginAnswer::Unknown(why) = &answer {
             *self.odd_answer() = Some(why.to_string());
         }
@@ -214,7 +274,7 @@ impl Panel {
     ) -> Result<(), Finding> {
         match self.try_login(email, password).await? {
             LoginAnswer::Refused(_) => Ok(()),
-            LoginAnswer::Accepted(_) => Err(Finding::Wrong(format!(
+            LoginAnswer::Accepted(_) => Err(Finding::Alive(format!(
                 "a password that must be dead logs {email} in"
             ))),
             LoginAnswer::Unknown(why) => Err(Finding::Unknown(format!("login of {email}: {why}"))),
@@ -227,7 +287,7 @@ impl Panel {
             .generate()
             .map_err(|e| Finding::Unknown(e.to_string()))?;
         match self.refuses_login(email, &wrong).await {
-            Err(Finding::Wrong(_)) => Err(Finding::Wrong(format!(
+            Err(Finding::Alive(_)) => Err(Finding::Wrong(format!(
                 "a wrong password logs {email} in: no login proves anything here"
             ))),
             other => other,
@@ -248,7 +308,7 @@ impl Panel {
         let answers = futures_util::future::join_all(self.pages.iter().map(|page| async {
             match (self.client.page(page, access).await, open) {
                 (PageAnswer::Served(_), true) | (PageAnswer::Refused(_), false) => Ok(()),
-                (PageAnswer::Served(status), false) => Err(Finding::Wrong(format!(
+                (PageAnswer::Served(status), false) => Err(Finding::Alive(format!(
                     "{} is served ({status}) to a session that must be dead",
                     page.path
                 ))),
@@ -299,7 +359,7 @@ impl Panel {
     pub(crate) async fn refuses_refresh(&self, token: &Secret) -> Result<(), Finding> {
         match self.try_refresh(token).await? {
             LoginAnswer::Refused(_) => Ok(()),
-            LoginAnswer::Accepted(_) => Err(Finding::Wrong(
+            LoginAnswer::Accepted(_) => Err(Finding::Alive(
                 "a refresh token that must be dead is accepted".into(),
             )),
             LoginAnswer::Unknown(why) => Err(Finding::Unknown(format!("refresh: {why}"))),
@@ -318,7 +378,7 @@ impl Panel {
 impl From<Finding> for keyroll_saga::ConfirmError {
     fn from(finding: Finding) -> Self {
         match finding {
-            Finding::Wrong(text) => Self::Refuted(text),
+            Finding::Wrong(text) | Finding::Alive(text) => Self::Refuted(text),
             Finding::Unknown(text) => Self::Unknown(text),
         }
     }

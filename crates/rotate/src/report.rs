@@ -7,6 +7,7 @@ use keyroll_journal::{Ending, Event, RotationId};
 use serde::Serialize;
 
 use crate::about::Fate;
+use crate::in_force::View;
 use crate::profile::SecretKind;
 
 /// Is told how an operation goes on. It cannot change anything.
@@ -97,6 +98,12 @@ pub struct Outcome {
     pub backup: Option<PathBuf>,
     /// The summary, once it was written.
     pub summary: Option<PathBuf>,
+    /// Whether it came to the point of no return: the new set is in force and was proven, whatever the ending.
+    pub past_no_return: bool,
+    /// What is left to do after that point; nothing in a rotation that is Completed.
+    pub left: Vec<String>,
+    /// What is wrong besides, with what to do about it; such as a trail that cannot be written.
+    pub found: Vec<String>,
     /// Each step, in the order in which they ended.
     pub steps: Vec<StepReport>,
     /// When it began.
@@ -129,6 +136,8 @@ pub struct StatusReport {
     pub secrets: Vec<SecretStatus>,
     /// The unfinished rotation, if there is one.
     pub unfinished: Option<UnfinishedReport>,
+    /// The unfinished restore, if there is one.
+    pub unfinished_restore: Option<UnfinishedRestore>,
     /// Services that run with an old value in their environment by choice.
     pub stale_by_choice: Vec<String>,
 }
@@ -159,8 +168,102 @@ pub struct UnfinishedReport {
     pub begun_at: Timestamp,
     /// `forward`, `backward` or `stuck`.
     pub phase: String,
+    /// Why it is stuck.
+    pub reason: Option<String>,
     /// Where each step stands.
-    pub steps: Vec<(String, String)>,
+    pub steps: Vec<StepNow>,
+    /// What is in force where, each place by its own view; looked at in a rotation that is stuck.
+    pub in_force: Vec<View>,
+    /// What to type.
+    pub next: Vec<Next>,
+}
+
+/// Where a step stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct StepNow {
+    /// Its name.
+    pub step: String,
+    /// In words, with the reason where it failed.
+    pub state: String,
+    /// How often it was tried.
+    pub tries: usize,
+    /// How often it was tried to take it back.
+    pub undo_tries: usize,
+}
+
+/// A command that leads on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Next {
+    /// The command.
+    pub command: String,
+    /// What it does, and when it is the right one.
+    pub does: String,
+}
+
+/// All that is known of one rotation.
+#[derive(Debug, Clone, Serialize)]
+pub struct ShowReport {
+    /// The profile's name.
+    pub stack: String,
+    /// The rotation.
+    pub rotation: RotationId,
+    /// When it began.
+    pub begun_at: Timestamp,
+    /// Who began it.
+    pub operator: String,
+    /// Why it was done: `scheduled` or `incident`.
+    pub why: String,
+    /// The completed rotation that it takes back.
+    pub takes_back: Option<RotationId>,
+    /// How it ended. One that is stuck is unfinished all the same.
+    pub ending: Option<Ending>,
+    /// Its secrets.
+    pub secrets: Vec<SecretShown>,
+    /// Where each step stands.
+    pub steps: Vec<StepNow>,
+    /// What happened besides the steps' way forward.
+    pub events: Vec<Happened>,
+    /// The backup from before, once it was made.
+    pub backup: Option<PathBuf>,
+    /// The rest, where it is unfinished.
+    pub unfinished: Option<UnfinishedReport>,
+}
+
+/// A secret of a rotation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SecretShown {
+    /// Its name.
+    pub name: String,
+    /// Keyed fingerprint of the old value.
+    pub old: String,
+    /// Keyed fingerprint of the new value.
+    pub new: String,
+    /// Whether the old value is sealed in the state database.
+    pub old_sealed: bool,
+    /// Whether the new value is.
+    pub new_sealed: bool,
+}
+
+/// Something that happened to a rotation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Happened {
+    /// When, by the host's clock.
+    pub at: Timestamp,
+    /// What.
+    pub what: String,
+}
+
+/// An unfinished restore.
+#[derive(Debug, Clone, Serialize)]
+pub struct UnfinishedRestore {
+    /// The rotation whose backup it is.
+    pub rotation: RotationId,
+    /// What is brought back: `files`, `database`.
+    pub parts: Vec<String>,
+    /// When it began.
+    pub begun_at: Timestamp,
+    /// Services that it may have left stopped.
+    pub may_be_stopped: Vec<String>,
     /// What to type.
     pub next: String,
 }

@@ -2,14 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
+use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use keyroll_journal::{Direction, Event, RotationId};
 use keyroll_runtimes::compose::{
-    ActError, Cli, CliError, DriftKind, Engine, EngineError, Form, MovedImage, Project, Recreate,
-    StaleByChoice, State, Surroundings, WaitError, Waiting, compare_env, form_of,
+    ActError, Cli, CliError, Consumer, Container, Engine, EngineError, Form, MovedImage,
+    PointedBack, Project, Recreate, Resolved, StaleByChoice, State, Surroundings, WaitError,
+    Waiting, compare_env, consumers,
 };
 use keyroll_saga::StepCx;
 use keyroll_secret::{Redactor, Secret};
@@ -17,6 +19,7 @@ use keyroll_secret::{Redactor, Secret};
 use crate::about::Fate;
 use crate::checks::Seen;
 use crate::panel::Finding;
+use crate::picture::{both_sets, pictures};
 use crate::steps::names;
 use crate::world::{Set, World};
 
@@ -48,27 +51,63 @@ pub(crate) async fn compose(
         .redacting(redactor.clone()))
 }
 
+/// Where these values stand in a container.
+pub(crate) fn uses_in(container: &Container, values: &[(String, Secret)]) -> Vec<Consumer> {
+    let nothing = Resolved::default();
+    let one = std::slice::from_ref(container);
+    consumers(values, &nothing, one, &BTreeMap::new()).consumers
+}
+
 impl World {
-    /// Makes these services' containers anew, from the images that ran, and nothing else.
+    /// Makes these services' containers anew, from the images that ran, and nothing else. Says which image references it
+    /// had to move for that.
     pub(crate) async fn recreate(
         &self,
         services: &[String],
         build: bool,
         moved: MovedImage,
-    ) -> Result<(), ActError> {
+        resolved: &Resolved,
+    ) -> Result<Vec<PointedBack>, ActError> {
         if services.is_empty() {
-            return Ok(());
+            return Ok(vec![]);
         }
+        let wanted = self.recreation(services, build, moved);
+        let made = self.cli.recreate_as(&self.engine, &wanted, resolved);
+        let made = made.await?;
+        Ok(made.pointed_back)
+    }
+
+    /// Has the image references of these services name the images that ran.
+    pub(crate) async fn point_back(
+        &self,
+        services: &[String],
+    ) -> Result<Vec<PointedBack>, ActError> {
+        let wanted = self.recreation(services, false, MovedImage::PointBack);
+        self.cli.point_back(&self.engine, &wanted).await
+    }
+
+    fn recreation(&self, services: &[String], build: bool, moved: MovedImage) -> Recreate {
         let image = |s: &String| Some((s.clone(), self.about.services.get(s)?.image.clone()));
-        let images: BTreeMap<String, String> = services.iter().filter_map(image).collect();
-        let wanted = Recreate {
+        Recreate {
             services: services.to_vec(),
-            images,
+            images: services.iter().filter_map(image).collect(),
             moved,
             build,
+            addresses: self.addresses(services),
             limit: UP,
-        };
-        self.cli.recreate(&self.engine, &wanted).await.map(drop)
+        }
+    }
+
+    /// Where these services were at preflight; nothing where nobody else can have looked their addresses up, since then compose
+    /// starts them side by side, which is faster.
+    fn addresses(&self, services: &[String]) -> BTreeMap<String, Vec<IpAddr>> {
+        if !self.about.behind_proxy {
+            return BTreeMap::new();
+        }
+        let facts = self.about.services.iter();
+        let own = facts.filter(|(name, _)| services.contains(name));
+        own.map(|(name, fact)| (name.clone(), fact.addresses.clone()))
+            .collect()
     }
 
     /// Waits until these services are healthy, or run where they have no health check; by the engine's events.
@@ -77,6 +116,9 @@ impl World {
         services: &[String],
         limit: Duration,
     ) -> Result<(), Finding> {
+        if services.is_empty() {
+            return Ok(());
+        }
         let containers = self.containers().await?;
         let mut ids = vec![];
         for service in services {
@@ -102,37 +144,43 @@ impl World {
         }
     }
 
-    /// Services that compose would make anew although the rotation does not mean them to: a file was edited since preflight.
-    pub(crate) async fn surprises(&self) -> Result<Vec<String>, Finding> {
-        let containers = self.containers().await?;
-        let drift = self.cli.drift(&self.engine, &containers, &[]).await;
-        let drift = drift.map_err(|e| Finding::Unknown(self.clean(&e.to_string())))?;
-        let untouched: BTreeSet<String> = self
-            .about
-            .services_with(Fate::Untouched)
-            .into_iter()
-            .collect();
-        let meant = |s: &String| !untouched.contains(s) || self.about.stale.contains(s);
-        let surprises = drift
-            .into_iter()
-            .filter(|d| d.what == DriftKind::ConfigHash && !meant(&d.service));
-        Ok(surprises.map(|d| d.service).collect())
+    /// Services of which compose now wants something else than at preflight, the rotated values aside: a file was edited.
+    pub(crate) async fn edited(&self) -> Result<BTreeSet<String>, Finding> {
+        Ok(self.edited_in(&self.resolved().await?))
+    }
+
+    /// compose's own view of the project as its files are now.
+    pub(crate) async fn resolved(&self) -> Result<Resolved, Finding> {
+        let resolved = self.cli.resolved(None).await;
+        resolved.map_err(|e| Finding::Unknown(self.clean(&e.to_string())))
+    }
+
+    /// [`World::edited`], in what was just asked for.
+    pub(crate) fn edited_in(&self, resolved: &Resolved) -> BTreeSet<String> {
+        let key = self.identity.fingerprint_key();
+        let now = pictures(resolved, &both_sets(&self.pairs), &key);
+        let before = &self.about.pictures;
+        let names = before.keys().chain(now.keys());
+        names
+            .filter(|name| now.get(*name) != before.get(*name))
+            .cloned()
+            .collect()
     }
 
     /// Containers left alone although compose would now make them anew; `None` for a service that is as it should be.
     pub(crate) async fn stale_by_choice(
         &self,
     ) -> Result<BTreeMap<String, Option<StaleByChoice>>, Finding> {
-        let hashes = self
-            .cli
-            .hashes()
-            .await
-            .map_err(|e| Finding::Unknown(self.clean(&e.to_string())))?;
-        let containers = self.containers().await?;
+        let (hashes, containers, edited) =
+            tokio::join!(self.cli.hashes(), self.containers(), self.edited());
+        let hashes = hashes.map_err(|e| Finding::Unknown(self.clean(&e.to_string())))?;
+        let (containers, edited) = (containers?, edited?);
         let mut stale = BTreeMap::new();
         for (service, fact) in &self.about.services {
-            let left = matches!(fact.fate, Fate::Kept | Fate::OneShot)
-                || self.about.stale.contains(service);
+            // What somebody else changed about it meanwhile is no choice of keyroll's: the next preflight shall see it.
+            let left = (matches!(fact.fate, Fate::Kept | Fate::OneShot)
+                || self.about.stale.contains(service))
+                && !edited.contains(service);
             let found = containers
                 .iter()
                 .find(|c| c.service == *service)
@@ -153,7 +201,25 @@ impl World {
 
     /// Every running consumer has this set's values where the secrets were found, and the other set's nowhere.
     pub(crate) async fn prove_containers(&self, set: Set) -> Result<Seen, Finding> {
-        let containers = self.containers().await?;
+        self.containers_hold(set, &self.containers().await?)
+    }
+
+    /// [`World::prove_containers`], of what was just looked at.
+    pub(crate) fn containers_hold(
+        &self,
+        set: Set,
+        containers: &[Container],
+    ) -> Result<Seen, Finding> {
+        let other = if set == Set::New { Set::Old } else { Set::New };
+        let named = |set| -> Vec<(String, Secret)> {
+            let held = self.held(set).into_iter();
+            held.map(|(name, value)| (name.to_owned(), value.clone()))
+                .collect()
+        };
+        let (right, mut wrong) = (named(set), named(other));
+        // The panel's own password, where the files have another one, must be nowhere either.
+        let old = self.pairs.iter().filter(|(_, pair)| pair.written.is_some());
+        wrong.extend(old.map(|(name, pair)| (name.clone(), pair.old.clone())));
         let mut places = 0;
         for service in self.about.services_with(Fate::Recreated) {
             let mut own = containers.iter().filter(|c| c.service == service);
@@ -163,54 +229,26 @@ impl World {
                     "service {service} does not have exactly one container"
                 )));
             };
-            // Compose that is ended between making and starting leaves this: the values are right, and nothing runs with them.
-            if matches!(container.state, State::Created | State::Dead) {
+            self.is_as_it_was(container, set)?;
+            if let Some(found) = uses_in(container, &wrong).first() {
                 return Err(Finding::Wrong(format!(
-                    "{} was made and never started",
-                    container.name
+                    "{} still has another value of {} in {}",
+                    container.name, found.secret, found.place
                 )));
             }
-            let ran = self
-                .about
-                .services
-                .get(&container.service)
-                .map(|s| &s.image);
-            if ran.is_some_and(|image| *image != container.image_id)
-                && !(self.about.build && set == Set::New)
-            {
-                return Err(Finding::Wrong(format!(
-                    "{} runs another image than before",
-                    container.name
-                )));
-            }
+            let found = uses_in(container, &right);
             for fact in &self.about.secrets {
-                let pair = &self.pairs[&fact.name];
-                let (right, wrong) = if set == Set::New {
-                    (&pair.new, &pair.old)
-                } else {
-                    (&pair.old, &pair.new)
-                };
-                if let Some((key, _)) = container
-                    .env
-                    .iter()
-                    .find(|(_, v)| form_of(wrong.expose(), v.expose()).is_some())
-                {
-                    return Err(Finding::Wrong(format!(
-                        "{} still has another value of {} in {key}",
-                        container.name, fact.name
-                    )));
-                }
-                let here = fact.uses.iter().filter(|u| u.service == container.service);
-                for (key, embedded) in here.filter_map(|u| Some((u.env_key.as_ref()?, u.embedded)))
-                {
-                    let fits = |v: &Secret| {
-                        form_of(right.expose(), v.expose())
-                            .is_some_and(|f| (f != Form::Whole) == embedded)
-                    };
-                    if !container.env.get(key).is_some_and(fits) {
+                let here = fact.uses.iter().filter(|u| u.service == service);
+                for wanted in here.filter(|u| u.in_container) {
+                    let there = found.iter().any(|f| {
+                        f.secret == fact.name
+                            && f.place.to_string() == wanted.place
+                            && (f.form != Form::Whole) == wanted.embedded
+                    });
+                    if !there {
                         return Err(Finding::Wrong(format!(
-                            "{} does not have the value of {} in {key}",
-                            container.name, fact.name
+                            "{} does not have the value of {} in {}",
+                            container.name, fact.name, wanted.place
                         )));
                     }
                     places += 1;
@@ -226,11 +264,51 @@ impl World {
         })
     }
 
+    /// It runs, as the container from preflight did, from the image that ran, and is one that can have this set's values.
+    fn is_as_it_was(&self, container: &Container, set: Set) -> Result<(), Finding> {
+        let Some(fact) = self.about.services.get(&container.service) else {
+            return Ok(());
+        };
+        // One that was not well before may end again; but compose that is ended between making and starting leaves containers
+        // with the right values that nothing runs with.
+        let made = matches!(container.state, State::Created | State::Dead);
+        if made || (container.state != State::Running && fact.sick.is_none()) {
+            return Err(Finding::Wrong(format!(
+                "{} does not run, it is {}",
+                container.name, container.state
+            )));
+        }
+        if fact.image != container.image_id && !(self.about.build && set == Set::New) {
+            return Err(Finding::Wrong(format!(
+                "{} runs another image than before",
+                container.name
+            )));
+        }
+        // Where no value shows in the container, that it was made anew is all that can be seen.
+        if set == Set::New && container.id == fact.container {
+            return Err(Finding::Wrong(format!(
+                "{} was not made anew",
+                container.name
+            )));
+        }
+        Ok(())
+    }
+
+    /// Whether every container from preflight still runs, or shows by its values which set it has.
+    pub(crate) async fn containers_can_tell(&self) -> Result<bool, Finding> {
+        let containers = self.containers().await?;
+        let same = |id: &str| containers.iter().any(|c| c.id == id);
+        Ok(self.about.services_with(Fate::Recreated).iter().all(|s| {
+            let uses = self.about.secrets.iter().flat_map(|f| &f.uses);
+            let shown = uses.filter(|u| u.service == *s).all(|u| u.in_container);
+            shown || same(&self.about.services[s].container)
+        }))
+    }
+
     /// The whole environment of every recreated container is what compose says it should be.
-    pub(crate) async fn prove_environments(&self) -> Result<(), Finding> {
-        let (resolved, containers) = tokio::join!(self.cli.resolved(None), self.containers());
-        let resolved = resolved.map_err(|e| Finding::Unknown(self.clean(&e.to_string())))?;
-        for container in containers? {
+    pub(crate) async fn prove_environments(&self, containers: &[Container]) -> Result<(), Finding> {
+        let resolved = self.resolved().await?;
+        for container in containers {
             let recreated = self
                 .about
                 .services
@@ -243,7 +321,7 @@ impl World {
             else {
                 continue;
             };
-            if let Some(difference) = compare_env(&container, &service.environment).first() {
+            if let Some(difference) = compare_env(container, &service.environment).first() {
                 return Err(Finding::Wrong(format!(
                     "{} does not run with what its files say: {difference}",
                     container.name

@@ -1,25 +1,23 @@
 //! What the steps of one rotation work with: both sets of values, and ways to the systems they are in force on.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use keyroll_envfile::Staged;
+use keyroll_envfile::{Owner, Staged};
 use keyroll_journal::{Journal, RotationId, Version, VersionState};
 use keyroll_providers::http::Tokens;
-use keyroll_providers::postgres::{Address, Endpoint, Session};
-use keyroll_runtimes::compose::{Cli, Container, Engine, Exec, ExecError};
+use keyroll_providers::postgres::{Endpoint, Session};
+use keyroll_runtimes::compose::{Cli, Container, Engine, Exec, ExecError, State};
 use keyroll_saga::StepCx;
 use keyroll_secret::{Identity, Redactor, Secret};
-
-use tokio::net::TcpStream;
 
 use crate::about::About;
 use crate::database;
 use crate::panel::{Finding, Panel};
 use crate::profile::SecretKind;
+use crate::reach::Reach;
 
 /// Sealed names of the tokens taken at preflight.
 pub(crate) const WITNESS_ACCESS: &str = "witness/access";
@@ -29,10 +27,10 @@ pub(crate) const WITNESS_REFRESH_NEXT: &str = "witness/refresh-next";
 pub(crate) const ENV_BEFORE: &str = "env-file/before";
 /// Sealed name of the env file as it will be.
 pub(crate) const ENV_AFTER: &str = "env-file/after";
-/// Time for a connection on this host; none takes longer that does not hang.
-const REACHED_WITHIN: Duration = Duration::from_secs(2);
 /// Start of the sealed names of values that are not rotated but needed.
 pub(crate) const VALUE: &str = "value/";
+/// Start of the sealed names of values that the env file held, where the one in force was another.
+pub(crate) const WRITTEN: &str = "written/";
 
 /// Which of the two sets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,10 +44,42 @@ pub(crate) enum Set {
 pub(crate) struct Pair {
     pub(crate) old: Secret,
     pub(crate) new: Secret,
+    /// What the env file and the containers hold instead of `old`, where the application has had another one since: an
+    /// admin changed the password in the panel.
+    pub(crate) written: Option<Secret>,
+}
+
+impl Pair {
+    /// What the files and the containers hold under a set.
+    pub(crate) fn held(&self, set: Set) -> &Secret {
+        match set {
+            Set::New => &self.new,
+            Set::Old => self.written.as_ref().unwrap_or(&self.old),
+        }
+    }
+}
+
+/// Why a command in a container did not do what it should.
+#[derive(Debug)]
+pub(crate) enum NotDone {
+    /// Nothing of it runs any more, or ever did.
+    Ended(String),
+    /// It may still run, and do it yet.
+    MayRun(String),
+}
+
+impl std::fmt::Display for NotDone {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Ended(why) | Self::MayRun(why) => f.write_str(why),
+        }
+    }
 }
 
 #[derive(Debug)]
 pub(crate) struct World {
+    /// Marks what is started on the way.
+    pub(crate) rotation: RotationId,
     pub(crate) about: About,
     pub(crate) identity: Identity,
     pub(crate) redactor: Redactor,
@@ -62,6 +92,8 @@ pub(crate) struct World {
     pub(crate) panel: Option<Panel>,
     /// The env file's candidate, written and judged, until it is renamed.
     pub(crate) staged: Mutex<Option<Staged>>,
+    /// Database sessions of this rotation, between two uses.
+    pub(crate) sessions: database::Free,
 }
 
 impl World {
@@ -98,16 +130,7 @@ impl World {
 
     /// A sealed thing of the rotation, read back; `None` when nothing was sealed under the name.
     pub(crate) fn kept(&self, cx: &StepCx, name: &str) -> Result<Option<Secret>, String> {
-        let kept = cx
-            .writer()
-            .kept(cx.rotation(), name)
-            .map_err(|e| e.to_string())?;
-        kept.map(|sealed| {
-            self.identity
-                .open_secret(&sealed)
-                .map_err(|e| e.to_string())
-        })
-        .transpose()
+        kept(cx.writer(), &self.identity, cx.rotation(), name)
     }
 
     /// The env file as it was, or as it will be.
@@ -137,6 +160,13 @@ impl World {
             .ok_or_else(|| {
                 Finding::Unknown(format!("the env file holds no value of kind {kind:?}"))
             })
+    }
+
+    /// The rotated secrets by name, with what files and containers hold of them under a set.
+    pub(crate) fn held(&self, set: Set) -> Vec<(&str, &Secret)> {
+        let held = self.pairs.iter();
+        held.map(|(name, pair)| (name.as_str(), pair.held(set)))
+            .collect()
     }
 
     /// `text` without any known value.
@@ -169,6 +199,13 @@ impl World {
 
     /// The container of a service.
     pub(crate) async fn container(&self, service: &str) -> Result<Container, Finding> {
+        // The one from preflight, if it still runs: a question less for each container of the project.
+        if let Some(fact) = self.about.services.get(service)
+            && let Ok(same) = self.engine.container(&fact.container).await
+            && same.state == State::Running
+        {
+            return Ok(same);
+        }
         let containers = self.containers().await?;
         let found = containers
             .into_iter()
@@ -176,26 +213,32 @@ impl World {
         found.ok_or_else(|| Finding::Unknown(format!("service {service} has no container")))
     }
 
-    /// Where the database is reached with a password that is checked: its container's own address on the host's bridge.
+    /// Where the database is reached with a password that is checked, as of now: containers come and go in a rotation.
     pub(crate) async fn endpoint(&self) -> Result<Endpoint, Finding> {
         let spec = self.about.profile.database.as_ref();
-        let (Some(spec), Some(fact)) = (spec, self.about.database.as_ref()) else {
-            return Err(Finding::Unknown(
-                "the profile has no [database] section".into(),
-            ));
+        let spec = spec.ok_or_else(|| Finding::Unknown("the profile has no [database]".into()))?;
+        let reach = |containers| Reach {
+            engine: &self.engine,
+            containers,
+            about: &self.about,
+            rotation: &self.rotation,
         };
-        let container = self.container(&spec.service).await?;
-        let found = endpoint_of(&container, spec.port, &fact.role, &fact.database).await;
-        found.ok_or_else(|| {
-            Finding::Unknown(format!(
-                "{} takes no connection, at its own address or at a published port",
-                spec.service
-            ))
-        })
+        let database = [self.container(&spec.service).await?];
+        let found = match reach(&database).by_this_host().await {
+            Ok(endpoint) => Ok(endpoint),
+            Err(why) => {
+                let all = self.containers().await?;
+                reach(&all).through_another(&why).await
+            }
+        };
+        found.map_err(|why| Finding::Unknown(self.clean(&why)))
     }
 
-    /// A database session, opened with whichever password is in force.
+    /// A database session, opened with whichever password is in force; from [`World::sessions`], where it should go back to.
     pub(crate) async fn database_session(&self, rotation: &RotationId) -> Result<Session, String> {
+        if let Some(free) = self.sessions.take() {
+            return Ok(free);
+        }
         let endpoint = self.endpoint().await.map_err(|e| e.to_string())?;
         let candidates: Vec<&Secret> = match self.both(SecretKind::PostgresPassword) {
             Some((old, new)) => vec![new, old],
@@ -216,16 +259,19 @@ impl World {
         service: &str,
         command: &[String],
         limit: Duration,
-    ) -> Result<(), String> {
-        let container = self.container(service).await.map_err(|e| e.to_string())?;
+    ) -> Result<(), NotDone> {
+        let container = self.container(service).await;
+        let container = container.map_err(|e| NotDone::Ended(e.to_string()))?;
         let exec = Exec::new(container.id, command)
             .limit(limit)
             .rotation(rotation.as_str());
-        let done = self
-            .engine
-            .exec(&exec)
-            .await
-            .map_err(|e: ExecError| self.clean(&e.to_string()))?;
+        let done = self.engine.exec(&exec).await.map_err(|e: ExecError| {
+            let why = self.clean(&e.to_string());
+            match e {
+                ExecError::Indeterminate { ended: false, .. } => NotDone::MayRun(why),
+                _ => NotDone::Ended(why),
+            }
+        })?;
         if done.exit_code == 0 {
             return Ok(());
         }
@@ -235,7 +281,7 @@ impl World {
             done.exit_code,
             done.stderr
         );
-        Err(self.clean(&text))
+        Err(NotDone::Ended(self.clean(&text)))
     }
 
     /// The tokens taken at preflight, if any were.
@@ -252,44 +298,16 @@ impl World {
     }
 }
 
-/// Where the database is reached over a path that asks for passwords: at its container's own address, else at a port that is
-/// published on this host. The first that takes a connection; none when no address does.
-///
-/// Both come to the server from an address that is not its loopback. Whether passwords are really asked for there is shown
-/// by the negative control, not assumed.
-pub(crate) async fn endpoint_of(
-    container: &Container,
-    port: u16,
-    role: &str,
-    database: &str,
-) -> Option<Endpoint> {
-    let own = container
-        .networks
-        .iter()
-        .map(|(_, ip)| SocketAddr::new(*ip, port));
-    let published = container
-        .published
-        .iter()
-        .filter(|p| p.port == port && p.protocol == "tcp")
-        .map(|p| {
-            let everywhere = p.host.ip().is_unspecified();
-            if everywhere {
-                SocketAddr::new(Ipv4Addr::LOCALHOST.into(), p.host.port())
-            } else {
-                p.host
-            }
-        });
-    for address in own.chain(published) {
-        let connected = tokio::time::timeout(REACHED_WITHIN, TcpStream::connect(address)).await;
-        if matches!(connected, Ok(Ok(_))) {
-            return Some(Endpoint {
-                address: Address::ip(address.ip(), address.port()),
-                database: database.to_owned(),
-                role: role.to_owned(),
-            });
-        }
-    }
-    None
+/// A sealed thing of a rotation, read back; `None` when nothing was sealed under the name.
+pub(crate) fn kept(
+    journal: &Journal,
+    identity: &Identity,
+    rotation: &RotationId,
+    name: &str,
+) -> Result<Option<Secret>, String> {
+    let sealed = journal.kept(rotation, name).map_err(|e| e.to_string())?;
+    let open = |sealed| identity.open_secret(&sealed).map_err(|e| e.to_string());
+    sealed.map(open).transpose()
 }
 
 /// Both sets of the rotated secrets, and values of others that are needed, by name.
@@ -307,10 +325,7 @@ pub(crate) fn unseal(
     let own = journal
         .versions_of_rotation(rotation)
         .map_err(|e| e.to_string())?;
-    let kept = |name: &str| -> Result<Option<Secret>, String> {
-        let sealed = journal.kept(rotation, name).map_err(|e| e.to_string())?;
-        sealed.as_ref().map(open).transpose()
-    };
+    let kept = |name: &str| kept(journal, identity, rotation, name);
     let value = |version: Option<&Version>, what: &str| -> Result<Secret, String> {
         let sealed = version.and_then(|v| v.sealed.as_ref());
         open(
@@ -332,6 +347,7 @@ pub(crate) fn unseal(
         let pair = Pair {
             old: value(old, &format!("old value of {}", fact.name))?,
             new: value(new, &format!("new value of {}", fact.name))?,
+            written: kept(&format!("{WRITTEN}{}", fact.name))?,
         };
         pairs.insert(fact.name.clone(), pair);
     }
@@ -367,6 +383,9 @@ pub(crate) fn redactor(
     for (name, pair) in pairs {
         redactor.learn(name, &pair.old);
         redactor.learn(name, &pair.new);
+        if let Some(written) = &pair.written {
+            redactor.learn(name, written);
+        }
     }
     for (name, secret) in others {
         redactor.learn(name, secret);
@@ -375,7 +394,7 @@ pub(crate) fn redactor(
 }
 
 /// Owner, group and permission bits of a file.
-pub(crate) fn owner(path: &Path) -> Result<(u32, u32, u32), String> {
+pub(crate) fn owner(path: &Path) -> Result<Owner, String> {
     use std::os::unix::fs::MetadataExt as _;
     let metadata = std::fs::metadata(path).map_err(|e| format!("{}: {e}", path.display()))?;
     Ok((metadata.uid(), metadata.gid(), metadata.mode() & 0o7777))

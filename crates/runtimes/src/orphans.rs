@@ -9,16 +9,19 @@
 //! that overwrites its own environment (`PostgreSQL`'s server does; its clients do not). Children of a marked process that is
 //! still there are found whatever their environment.
 //!
-//! Needs root, or the same user as all of these processes: a process that may not be read is counted in
-//! [`Found::unreadable`], for "could not look" is not "none".
+//! Needs root, or the same user as all of these processes: a process that may not be read is named in
+//! [`Found::unreadable`], for "could not look" is not "none". For root there is none in practice: kernel threads and zombies have
+//! no environment, which is known without reading one, and a process in another namespace of pids or users reads like any other.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use thiserror::Error;
 
@@ -46,8 +49,29 @@ pub struct Orphan {
 pub struct Found {
     /// The processes, by pid.
     pub orphans: Vec<Orphan>,
-    /// Processes whose environment may not be read. Any of them could be one of the rotation's.
-    pub unreadable: Vec<i32>,
+    /// Processes that are there and may not be looked into. Any of them could be one of the rotation's.
+    pub unreadable: Vec<Unreadable>,
+}
+
+/// A process that may not be looked into.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unreadable {
+    /// The process id as the host sees it.
+    pub pid: i32,
+    /// The kernel's name of the program.
+    pub what: String,
+    /// The system's words.
+    pub reason: String,
+    started: u64,
+}
+
+impl fmt::Display for Unreadable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            pid, what, reason, ..
+        } = self;
+        write!(f, "process {pid} ({what}) may not be looked into: {reason}")
+    }
 }
 
 /// Processes of a rotation could not be searched for, or not be ended.
@@ -59,6 +83,18 @@ pub enum OrphanError {
     Unknown {
         /// The path.
         path: String,
+        /// The system's words.
+        reason: String,
+    },
+    /// Whether one of them is still there could not be seen.
+    #[error(
+        "whether process {pid} ({what}) is still there could not be seen: {reason}; see with `ps -p {pid}`, and end it by hand before going on"
+    )]
+    Unseen {
+        /// The process.
+        pid: i32,
+        /// The kernel's name of the program.
+        what: String,
         /// The system's words.
         reason: String,
     },
@@ -77,10 +113,13 @@ pub enum OrphanError {
 }
 
 /// One process as the table shows it.
+#[derive(Debug, PartialEq, Eq)]
 struct Process {
     parent: i32,
     name: String,
     started: u64,
+    /// A thread of the kernel itself: it has no environment, and nobody starts one by hand.
+    kernel: bool,
 }
 
 /// Every process on this host, also inside containers, that carries `rotation` in its environment or descends from one that
@@ -89,17 +128,34 @@ pub fn find(rotation: &str) -> Result<Found, OrphanError> {
     search(MARK, rotation)
 }
 
-/// As [`find`], for a single call.
+/// As [`find`], for a single call of this process. What is older than this process cannot be of its calls.
 pub(crate) fn find_call(call: &str) -> Result<Found, OrphanError> {
-    search(CALL, call)
+    let mut found = search(CALL, call)?;
+    let own = read_process(own_pid()).map_err(unknown)?;
+    let since = own.map_or(0, |own| own.started);
+    found.unreadable.retain(|process| process.started >= since);
+    Ok(found)
+}
+
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "for `map_err`, which gives the error away"
+)]
+fn unknown(error: io::Error) -> OrphanError {
+    OrphanError::Unknown {
+        path: "/proc".into(),
+        reason: error.to_string(),
+    }
+}
+
+/// The process ended while we looked.
+fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound
+        || error.raw_os_error() == Some(Errno::SRCH.raw_os_error())
 }
 
 fn search(key: &str, value: &str) -> Result<Found, OrphanError> {
     let wanted = format!("{key}={value}").into_bytes();
-    let unknown = |e: io::Error| OrphanError::Unknown {
-        path: "/proc".into(),
-        reason: e.to_string(),
-    };
     let mut table = BTreeMap::new();
     let mut marked = BTreeSet::new();
     let mut found = Found::default();
@@ -108,19 +164,26 @@ fn search(key: &str, value: &str) -> Result<Found, OrphanError> {
         let Some(pid) = name.to_str().and_then(|n| n.parse::<i32>().ok()) else {
             continue;
         };
-        let Some(process) = read_process(pid) else {
+        let Some(process) = read_process(pid).map_err(unknown)? else {
             continue; // ended while we looked, or a zombie
         };
-        match fs::read(format!("/proc/{pid}/environ")) {
-            Ok(environ) => {
-                if environ.split(|b| *b == 0).any(|line| line == wanted) {
-                    marked.insert(pid);
+        if !process.kernel {
+            match fs::read(format!("/proc/{pid}/environ")) {
+                Ok(environ) => {
+                    if environ.split(|b| *b == 0).any(|line| line == wanted) {
+                        marked.insert(pid);
+                    }
                 }
+                Err(e) if is_gone(&e) => {}
+                // It may have ended between the two looks; else it may be one of ours.
+                Err(e) if is_there(pid, &process)? => found.unreadable.push(Unreadable {
+                    pid,
+                    what: process.name.clone(),
+                    reason: e.to_string(),
+                    started: process.started,
+                }),
+                Err(_) => {}
             }
-            // ESRCH and ENOENT: it ended. Anything else, such as EACCES: it may be one of ours.
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            Err(e) if e.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) => {}
-            Err(_) => found.unreadable.push(pid),
         }
         table.insert(pid, process);
     }
@@ -134,10 +197,15 @@ fn search(key: &str, value: &str) -> Result<Found, OrphanError> {
             started: process.started,
         });
     }
-    found
-        .unreadable
-        .retain(|pid| !ours.contains(pid) && found.orphans.iter().all(|orphan| orphan.pid != *pid));
+    let known = |pid| ours.contains(&pid) || found.orphans.iter().any(|o| o.pid == pid);
+    found.unreadable.retain(|process| !known(process.pid));
     Ok(found)
+}
+
+/// Whether this very process is still there.
+fn is_there(pid: i32, process: &Process) -> Result<bool, OrphanError> {
+    let now = read_process(pid).map_err(unknown)?;
+    Ok(now.is_some_and(|now| now.started == process.started))
 }
 
 /// This process and all it descends from.
@@ -179,24 +247,34 @@ fn own_pid() -> i32 {
     rustix::process::getpid().as_raw_pid()
 }
 
-/// Parent, name and start time from `/proc/<pid>/stat` (proc(5)); `None` when it is gone or a zombie.
-fn read_process(pid: i32) -> Option<Process> {
-    parse_stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+/// What `/proc/<pid>/stat` says (proc(5)); `None` when it is gone or a zombie.
+fn read_process(pid: i32) -> io::Result<Option<Process>> {
+    // A program may give itself a name of any bytes.
+    match fs::read(format!("/proc/{pid}/stat")) {
+        Ok(stat) => parse_stat(&String::from_utf8_lossy(&stat)),
+        Err(e) if is_gone(&e) => Ok(None),
+        Err(e) => Err(e),
+    }
 }
 
-fn parse_stat(stat: &str) -> Option<Process> {
-    // The name is in parentheses and may hold any character, parentheses too.
-    let (head, tail) = stat.rsplit_once(')')?;
-    let (_, name) = head.split_once('(')?;
-    let fields: Vec<&str> = tail.split_whitespace().collect();
-    if matches!(*fields.first()?, "Z" | "X") {
-        return None;
-    }
-    Some(Process {
-        parent: fields.get(1)?.parse().ok()?,
-        name: name.to_owned(),
-        started: fields.get(19)?.parse().ok()?,
-    })
+/// Of a kernel thread, among the flags of a process (`PF_KTHREAD` in the kernel's `sched.h`).
+const KERNEL_THREAD: u64 = 0x0020_0000;
+
+fn parse_stat(stat: &str) -> io::Result<Option<Process>> {
+    let parsed = || {
+        // The name is in parentheses and may hold any character, parentheses too.
+        let (head, tail) = stat.rsplit_once(')')?;
+        let (_, name) = head.split_once('(')?;
+        let fields: Vec<&str> = tail.split_whitespace().collect();
+        let process = Process {
+            parent: fields.get(1)?.parse().ok()?,
+            name: name.to_owned(),
+            started: fields.get(19)?.parse().ok()?,
+            kernel: fields.get(6)?.parse::<u64>().ok()? & KERNEL_THREAD != 0,
+        };
+        Some((!matches!(*fields.first()?, "Z" | "X")).then_some(process))
+    };
+    parsed().ok_or_else(|| io::Error::other(format!("unexpected status of a process: {stat:?}")))
 }
 
 /// The container's id from the control group's path: 64 hexadecimal digits (`/docker/<id>`, `docker-<id>.scope`).
@@ -216,11 +294,11 @@ fn container_in(groups: &str) -> Option<String> {
 /// been given to another process since [`find`] is left alone.
 pub async fn end(orphans: &[Orphan], limit: Duration) -> Result<(), OrphanError> {
     let start = Instant::now();
-    let open = handles(orphans);
+    let open = handles(orphans)?;
     signal(&open, Signal::TERM);
-    let open = gone_until(open, start + limit / 2).await;
+    let open = gone_until(open, start + limit / 2).await?;
     signal(&open, Signal::KILL);
-    let left = gone_until(open, start + limit).await;
+    let left = gone_until(open, start + limit).await?;
     if left.is_empty() {
         return Ok(());
     }
@@ -229,34 +307,56 @@ pub async fn end(orphans: &[Orphan], limit: Duration) -> Result<(), OrphanError>
 }
 
 /// Waits until these processes are gone by themselves. False when `limit` ends first.
-pub async fn gone_within(orphans: &[Orphan], limit: Duration) -> bool {
-    gone_until(handles(orphans), Instant::now() + limit)
-        .await
-        .is_empty()
+pub async fn gone_within(orphans: &[Orphan], limit: Duration) -> Result<bool, OrphanError> {
+    let left = gone_until(handles(orphans)?, Instant::now() + limit).await?;
+    Ok(left.is_empty())
 }
 
 /// A process with a handle that stays with this very process (`pidfd_open(2)`).
 type Open = (Orphan, OwnedFd);
 
 /// Those that are still there.
-fn handles(orphans: &[Orphan]) -> Vec<Open> {
-    let open = |orphan: &Orphan| {
-        let fd = pidfd_open(Pid::from_raw(orphan.pid)?, PidfdFlags::empty()).ok()?;
+fn handles(orphans: &[Orphan]) -> Result<Vec<Open>, OrphanError> {
+    handles_by(orphans, |pid| pidfd_open(pid, PidfdFlags::empty()))
+}
+
+fn handles_by(
+    orphans: &[Orphan],
+    open: impl Fn(Pid) -> Result<OwnedFd, Errno>,
+) -> Result<Vec<Open>, OrphanError> {
+    let mut all = vec![];
+    for orphan in orphans {
+        let unseen = |e: io::Error| OrphanError::Unseen {
+            pid: orphan.pid,
+            what: orphan.what.clone(),
+            reason: e.to_string(),
+        };
+        let Some(pid) = Pid::from_raw(orphan.pid) else {
+            continue;
+        };
+        let fd = match open(pid) {
+            Ok(fd) => fd,
+            Err(Errno::SRCH) => continue,
+            // No more descriptors, a kernel without the call: that says nothing about the process.
+            Err(e) => return Err(unseen(e.into())),
+        };
         // Looked at after the handle exists: from here on the pid cannot mean another process unnoticed.
-        let now = read_process(orphan.pid)?;
-        (now.started == orphan.started).then(|| (orphan.clone(), fd))
-    };
-    orphans.iter().filter_map(open).collect()
+        let now = read_process(orphan.pid).map_err(unseen)?;
+        if now.is_some_and(|now| now.started == orphan.started) {
+            all.push((orphan.clone(), fd));
+        }
+    }
+    Ok(all)
 }
 
 fn signal(open: &[Open], signal: Signal) {
     for (_, fd) in open {
-        let _ = pidfd_send_signal(fd, signal); // fails only when it is gone
+        let _ = pidfd_send_signal(fd, signal); // who is not allowed to finds it still there at the end
     }
 }
 
 /// Waits for the end of each; returns those that are still there then. Waits on a thread of its own.
-async fn gone_until(open: Vec<Open>, until: Instant) -> Vec<Open> {
+async fn gone_until(open: Vec<Open>, until: Instant) -> Result<Vec<Open>, OrphanError> {
     let waiting = tokio::task::spawn_blocking(move || {
         let mut open = open;
         while !open.is_empty() && Instant::now() < until {
@@ -268,17 +368,21 @@ async fn gone_until(open: Vec<Open>, until: Instant) -> Vec<Open> {
                 .map(|(_, fd)| PollFd::new(fd, PollFlags::IN))
                 .collect();
             let _ = poll(&mut fds, limit.as_ref()); // interrupted: once more
-            let ended: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
-            let mut ended = ended.into_iter();
+            let ended = fds.iter().map(|fd| fd.revents().contains(PollFlags::IN));
+            let mut ended = ended.collect::<Vec<bool>>().into_iter();
             open.retain(|_| !ended.next().unwrap_or(false));
         }
         open
     });
-    waiting.await.unwrap_or_default()
+    waiting
+        .await
+        .map_err(|e| unknown(io::Error::other(e.to_string())))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::ffi::OsStrExt as _;
+
     use super::*;
 
     const STAT: &str = "4242 (a) b (c) S 17 4242 4242 0 -1 4194304 1 0 0 0 0 0 0 0 20 0 1 0 \
@@ -286,7 +390,7 @@ mod tests {
 
     #[test]
     fn a_name_with_parentheses_does_not_shift_the_fields() {
-        let process = parse_stat(STAT).unwrap();
+        let process = parse_stat(STAT).unwrap().unwrap();
         assert_eq!(
             (process.parent, process.name.as_str(), process.started),
             (17, "a) b (c", 987_654)
@@ -295,7 +399,58 @@ mod tests {
 
     #[test]
     fn a_zombie_is_gone() {
-        assert!(parse_stat(&STAT.replace(") S ", ") Z ")).is_none());
+        let zombie = STAT.replace(") S ", ") Z ");
+        assert_eq!(parse_stat(&zombie).unwrap(), None);
+        assert!(
+            parse_stat("4242 (a").is_err(),
+            "what cannot be read is not gone"
+        );
+    }
+
+    #[test]
+    fn for_root_every_process_but_a_callers_ancestor_can_be_looked_into() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        // A zombie is there while we look.
+        let mut zombie = std::process::Command::new("true").spawn().unwrap();
+        let found = find("a rotation that nobody began").unwrap();
+        zombie.wait().unwrap();
+        assert_eq!(found, Found::default());
+    }
+
+    #[test]
+    fn a_process_whose_name_is_no_text_is_found() {
+        let directory = tempfile::tempdir().unwrap();
+        let name = std::ffi::OsStr::from_bytes(b"sl\xe4ep");
+        let program = directory.path().join(name);
+        fs::copy("/bin/sleep", &program).unwrap();
+        let mark = format!("name-{}", own_pid());
+        let mut child = std::process::Command::new(&program)
+            .arg("100")
+            .env(MARK, &mark)
+            .spawn()
+            .unwrap();
+        let found = find(&mark).unwrap().orphans;
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(found.len(), 1, "{found:?}");
+    }
+
+    #[test]
+    fn a_process_that_cannot_be_watched_is_not_taken_for_gone() {
+        let orphan = Orphan {
+            pid: own_pid(),
+            what: "here".into(),
+            in_container: None,
+            started: read_process(own_pid()).unwrap().unwrap().started,
+        };
+        let asked = |answer| handles_by(std::slice::from_ref(&orphan), |_| Err(answer));
+        assert!(asked(Errno::SRCH).unwrap().is_empty(), "that is gone");
+        for no_answer in [Errno::MFILE, Errno::NOSYS, Errno::PERM] {
+            let error = asked(no_answer).unwrap_err();
+            assert!(matches!(error, OrphanError::Unseen { .. }), "{error}");
+        }
     }
 
     #[test]
@@ -315,6 +470,7 @@ mod tests {
             parent,
             name: "x".into(),
             started: 1,
+            kernel: false,
         };
         links.iter().map(|(pid, up)| (*pid, process(*up))).collect()
     }

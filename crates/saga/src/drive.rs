@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
-use jiff::Timestamp;
 use keyroll_journal::{Ending, Event, JournalError, Receipt, StepName};
 use thiserror::Error;
 
@@ -167,7 +166,7 @@ impl Driver<'_> {
         let next = state.clone().apply(event)?;
         self.cx
             .writer()
-            .append(self.cx.rotation(), event, Timestamp::now())?;
+            .append(self.cx.rotation(), event, self.cx.now())?;
         *state = next;
         drop(state);
         self.watcher.event(event);
@@ -299,12 +298,9 @@ impl Driver<'_> {
                 forward: true,
             };
             let token = self.intend(&task, attempt, || {
-                self.cx.writer().intend_forward(
-                    self.cx.rotation(),
-                    &name,
-                    attempt,
-                    Timestamp::now(),
-                )
+                self.cx
+                    .writer()
+                    .intend_forward(self.cx.rotation(), &name, attempt, self.cx.now())
             })?;
             match step.act(self.cx, token).await {
                 Ok(receipt) => {
@@ -362,12 +358,9 @@ impl Driver<'_> {
                 forward: false,
             };
             let token = self.intend(&task, attempt, || {
-                self.cx.writer().intend_backward(
-                    self.cx.rotation(),
-                    name,
-                    attempt,
-                    Timestamp::now(),
-                )
+                self.cx
+                    .writer()
+                    .intend_backward(self.cx.rotation(), name, attempt, self.cx.now())
             })?;
             match step.undo(self.cx, token).await {
                 Ok(evidence) => {

@@ -15,6 +15,7 @@
 
 mod decide;
 mod drive;
+pub mod exam;
 mod plan;
 mod state;
 mod step;
@@ -37,6 +38,7 @@ pub use state::State;
 pub use state::StepState;
 pub use step::ActError;
 pub use step::BoxFuture;
+pub use step::Clock;
 pub use step::Compensate;
 pub use step::ConfirmError;
 pub use step::Observed;

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use jiff::Timestamp;
 use keyroll_journal::{
     Backward, Epoch, Evidence, Forward, Intended, JournalError, Receipt, RotationId, StepName,
     Writer,
@@ -110,6 +111,7 @@ pub struct StepCx {
     rotation: RotationId,
     writer: Arc<Writer>,
     stop: Stop,
+    clock: Clock,
 }
 
 impl StepCx {
@@ -119,7 +121,20 @@ impl StepCx {
             rotation,
             writer,
             stop,
+            clock: Clock::default(),
         }
+    }
+
+    /// The same context with another clock.
+    #[must_use]
+    pub fn with_clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// The time now, for what is written down. Nothing is decided by it: clocks jump.
+    pub fn now(&self) -> Timestamp {
+        (self.clock.0)()
     }
 
     /// The rotation.
@@ -140,6 +155,29 @@ impl StepCx {
     /// Whether the operator asked to stop.
     pub fn stop(&self) -> &Stop {
         &self.stop
+    }
+}
+
+/// Where the time of records comes from: the system, unless a simulation brings its own.
+#[derive(Clone)]
+pub struct Clock(Arc<dyn Fn() -> Timestamp + Send + Sync>);
+
+impl Clock {
+    /// A clock that shows what `now` says.
+    pub fn new(now: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
+        Self(Arc::new(now))
+    }
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self::new(Timestamp::now)
+    }
+}
+
+impl fmt::Debug for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Clock({})", (self.0)())
     }
 }
 

@@ -14,7 +14,16 @@ const KEPT: [&str; 4] = ["PATH", "HOME", "DOCKER_HOST", "DOCKER_CONFIG"];
 
 /// `docker` with these arguments and a scrubbed environment.
 pub(crate) fn docker<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Command {
-    let mut command = Command::new("docker");
+    scrubbed("docker", arguments)
+}
+
+/// `docker-compose` 1, in the same way.
+pub(crate) fn docker_compose<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Command {
+    scrubbed("docker-compose", arguments)
+}
+
+fn scrubbed<S: AsRef<OsStr>>(program: &str, arguments: impl IntoIterator<Item = S>) -> Command {
+    let mut command = Command::new(program);
     command.args(arguments).env_clear();
     for name in KEPT {
         if let Some(value) = std::env::var_os(name) {

@@ -6,7 +6,7 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
@@ -17,6 +17,8 @@ use crate::{Process, Stack, TestkitError, descendants};
 
 /// No rotation of the sandbox takes longer, by far.
 const LIMIT: Duration = Duration::from_secs(300);
+/// How long anything that a test waits for may take on a busy machine.
+const SAYS_WITHIN: Duration = Duration::from_secs(60);
 
 /// A program to run with nothing in its environment but `PATH`, a scratch `HOME`, a fixed locale and what a test adds.
 #[derive(Debug)]
@@ -79,7 +81,7 @@ impl Keyroll {
         self.scratch.path()
     }
 
-    /// The options that point keyroll at a stack, and everything it writes at the scratch directory: `state`, `identity`,
+    /// The options, each with its value, that point keyroll at a stack, and everything it writes at the scratch directory: `state`, `identity`,
     /// `backups` and `summaries` below [`Self::home`].
     pub fn stack_arguments(&self, stack: &Stack) -> Vec<OsString> {
         let home = self.home();
@@ -92,6 +94,7 @@ impl Keyroll {
             ("--summary-dir", home.join("summaries").into()),
         ]
         .into_iter()
+        .chain(stack.way_to_the_panel().map(|set| ("--set", set)))
         .flat_map(|(option, value): (&str, OsString)| [option.into(), value])
         .collect()
     }
@@ -165,6 +168,24 @@ impl Running {
         read(&self.stderr)
     }
 
+    /// Waits until it has written this to standard error, for a minute at most. Looks often enough to act within a step.
+    pub async fn says(&self, text: &str) -> Result<(), TestkitError> {
+        let end = Instant::now() + SAYS_WITHIN;
+        loop {
+            let so_far = self.stderr_so_far()?;
+            if so_far.contains(text) {
+                return Ok(());
+            }
+            if Instant::now() >= end {
+                return Err(TestkitError::NotInTime {
+                    what: format!("the program says {text:?}; it said:\n{so_far}"),
+                    limit: SAYS_WITHIN,
+                });
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     /// Kills it as a power cut would: SIGKILL, to it alone. What it started goes on.
     pub async fn kill_hard(mut self) -> Result<Run, TestkitError> {
         self.signal(Signal::KILL)?;
@@ -179,6 +200,11 @@ impl Running {
     /// As a service manager does: SIGTERM.
     pub fn terminate(&self) -> Result<(), TestkitError> {
         self.signal(Signal::TERM)
+    }
+
+    /// As a terminal does that goes away: SIGHUP.
+    pub fn hang_up(&self) -> Result<(), TestkitError> {
+        self.signal(Signal::HUP)
     }
 
     /// Stops it in its tracks (SIGSTOP), as a laptop's lid does.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use keyroll_secret::Secret;
 
+use crate::proxy::Lookup;
 use crate::{TestkitError, tree};
 
 /// Changes the files of a deployment before it starts; gets its root.
@@ -12,6 +13,10 @@ type Prepare = Box<dyn FnOnce(&Path) -> Result<(), TestkitError> + Send>;
 
 /// How to start a [`crate::Stack`]. The default is the deployment as it is in `sandbox/deploy`, under a unique project name.
 #[derive(Default)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is a choice of its own, and a test makes one or two"
+)]
 pub struct StackOptions {
     pub(crate) chosen: BTreeMap<String, Secret>,
     pub(crate) env: Vec<(String, String)>,
@@ -22,6 +27,8 @@ pub struct StackOptions {
     pub(crate) md5_password: bool,
     pub(crate) own_panel_image: bool,
     pub(crate) project_from_directory: bool,
+    pub(crate) proxy: Option<Lookup>,
+    pub(crate) compose_v1: bool,
     pub(crate) place: Option<(PathBuf, String)>,
 }
 
@@ -97,6 +104,28 @@ impl StackOptions {
     #[must_use]
     pub fn project_from_directory(mut self) -> Self {
         self.project_from_directory = true;
+        self
+    }
+
+    /// nginx before the panel, with TLS (service `proxy`). [`crate::Stack::base_url`], [`crate::Stack::panel`] and keyroll go
+    /// through it; the panel's own port stays published too. It finds api wherever that is.
+    #[must_use]
+    pub fn behind_tls_proxy(mut self) -> Self {
+        self.proxy = Some(Lookup::Always);
+        self
+    }
+
+    /// The same with an nginx that looks api's address up once, at its start. That is how most are set up.
+    #[must_use]
+    pub fn behind_tls_proxy_that_looks_once(mut self) -> Self {
+        self.proxy = Some(Lookup::Once);
+        self
+    }
+
+    /// `docker-compose` 1 starts it, and is what [`crate::Stack::compose`] runs.
+    #[must_use]
+    pub fn compose_v1(mut self) -> Self {
+        self.compose_v1 = true;
         self
     }
 

@@ -1,13 +1,18 @@
 //! The panel as a visitor sees it.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use keyroll_secret::Secret;
 use reqwest::RequestBuilder;
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use serde_json::{Value, json};
 
 use crate::TestkitError;
+use crate::proxy::{self, Proxy};
 
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -49,17 +54,33 @@ impl Panel {
     /// A client for the panel at `base`, such as `http://127.0.0.1:20001`. It takes no proxy from the environment and follows
     /// no redirect.
     pub fn new(base: impl Into<String>) -> Result<Self, TestkitError> {
-        let base = base.into();
-        // Without TLS in the sandbox, but the client insists on knowing how it would do it.
+        Self::trusting(base.into(), RootCertStore::empty())
+    }
+
+    /// A client that comes to the panel through the stack's own proxy.
+    pub(crate) fn behind(proxy: &Proxy) -> Result<Self, TestkitError> {
+        let unexpected =
+            |why: String| TestkitError::Unexpected(format!("{}: {why}", proxy.authority.display()));
+        let certificate = CertificateDer::from_pem_file(&proxy.authority)
+            .map_err(|e| unexpected(e.to_string()))?;
+        let mut roots = RootCertStore::empty();
+        roots
+            .add(certificate)
+            .map_err(|e| unexpected(e.to_string()))?;
+        Self::trusting(proxy.url(), roots)
+    }
+
+    fn trusting(base: String, roots: RootCertStore) -> Result<Self, TestkitError> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let tls = rustls::ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(|e| TestkitError::Unexpected(format!("TLS: {e}")))?
-            .with_root_certificates(rustls::RootCertStore::empty())
+            .with_root_certificates(roots)
             .with_no_client_auth();
         let client = reqwest::Client::builder()
             .tls_backend_preconfigured(tls)
             .no_proxy()
+            .resolve(proxy::HOST, SocketAddr::new(proxy::ADDRESS, 0))
             .redirect(reqwest::redirect::Policy::none())
             .timeout(LIMIT)
             .build()

@@ -4,7 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 
-use crate::TestkitError;
+use crate::{TestkitError, sweep};
 
 /// Below the range from which the kernel takes ports for outgoing connections.
 const FIRST: u16 = 20_000;
@@ -17,6 +17,12 @@ pub(crate) struct Port {
 }
 
 impl Port {
+    /// Takes one of the sandbox's; four random hex digits spread stacks that start together.
+    pub(crate) fn near(random: &str) -> Result<Self, TestkitError> {
+        let seed = u16::from_str_radix(random, 16).unwrap_or(0);
+        Self::take(&sweep::sandbox().join("ports"), seed)
+    }
+
     /// Takes one; `seed` spreads stacks that start together. The lock files are kept in `directory`.
     pub(crate) fn take(directory: &Path, seed: u16) -> Result<Self, TestkitError> {
         fs::create_dir_all(directory).map_err(TestkitError::io(directory))?;

@@ -1,25 +1,29 @@
 //! One running deployment.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use keyroll_secret::Secret;
 
-use crate::command::{docker, output, stdout};
+use crate::command::{docker, docker_compose, output, stdout};
 use crate::port::Port;
+use crate::proxy::{self, Proxy};
 use crate::{
     Container, Fault, Panel, Process, StackOptions, TestkitError, container, eventually,
     remove_project, sweep, tree,
 };
 
 /// How long compose may take to bring everything up, in seconds.
-const UP_LIMIT: &str = "90";
+const UP_LIMIT: u16 = 90;
 /// What compose calls a project whose compose file is in `infra/deploy`.
 const FROM_DIRECTORY: &str = "deploy";
 /// The line of the compose file after which the database's command goes.
 const POSTGRES_IMAGE: &str = "    image: keyroll-sandbox-postgres:15\n";
+/// The line of the compose file before which another service goes.
+const AFTER_SERVICES: &str = "volumes:\n  postgres-data:\n";
 /// The image every panel starts from.
 const PANEL_IMAGE: &str = "keyroll-sandbox-panel:1";
 
@@ -29,6 +33,7 @@ pub struct Stack {
     project: String,
     root: PathBuf,
     port: u16,
+    proxy: Option<Proxy>,
     role: String,
     database: String,
     env_files: Vec<PathBuf>,
@@ -42,6 +47,7 @@ pub struct Stack {
 struct Kept {
     named_by_compose: bool,
     own_panel_image: bool,
+    compose_v1: bool,
 }
 
 /// The scratch directory and its lock; the files are open, and locked, as long as the stack lives.
@@ -57,10 +63,7 @@ impl Stack {
     /// processes. What was started is removed again when the start fails.
     pub async fn start(options: StackOptions) -> Result<Self, TestkitError> {
         let random = random_hex()?;
-        let port = Port::take(
-            &sweep::sandbox().join("ports"),
-            u16::from_str_radix(&random[..4], 16).unwrap_or(0),
-        )?;
+        let port = Port::near(&random[..4])?;
         let (root, project, scratch) = if let Some((root, project)) = &options.place {
             (root.clone(), project.clone(), None)
         } else {
@@ -79,12 +82,14 @@ impl Stack {
             project,
             root,
             port: port.number,
+            proxy: None,
             role: String::new(),
             database: String::new(),
             env_files: Vec::new(),
             options: Kept {
                 named_by_compose: options.project_from_directory,
                 own_panel_image: options.own_panel_image,
+                compose_v1: options.compose_v1,
             },
             scratch,
             left: false,
@@ -116,6 +121,16 @@ impl Stack {
             self.env_files.push(path);
         }
         let mut compose_edits = options.compose_edits;
+        if let Some(lookup) = options.proxy {
+            let port = Port::near(&random_hex()?[..4])?;
+            let proxy = Proxy::write(&self.root, port.number, lookup)?;
+            let service = format!("{}{AFTER_SERVICES}", proxy.service());
+            compose_edits.insert(0, (AFTER_SERVICES.to_owned(), service));
+            self.proxy = Some(proxy);
+            if let Some(scratch) = &mut self.scratch {
+                scratch.held.push(port.into_lock());
+            }
+        }
         if !options.postgres_arguments.is_empty() {
             let arguments = options.postgres_arguments.join(" ");
             compose_edits.push((
@@ -155,9 +170,12 @@ impl Stack {
 
     /// Starts, or starts again, what the compose file describes, and waits until it is healthy.
     pub async fn up(&self) -> Result<(), TestkitError> {
-        let started = self
-            .compose(&["up", "-d", "--wait", "--wait-timeout", UP_LIMIT])
-            .await;
+        let limit = UP_LIMIT.to_string();
+        let mut command = vec!["up", "-d"];
+        if !self.options.compose_v1 {
+            command.extend(["--wait", "--wait-timeout", &limit]);
+        }
+        let started = self.compose(&command).await;
         if let Err(TestkitError::Command { what, said }) = started {
             let logs = self
                 .compose(&["logs", "--no-color", "--tail", "20"])
@@ -168,7 +186,30 @@ impl Stack {
                 said: format!("{said}\n{logs}"),
             });
         }
-        started.map(drop)
+        started?;
+        if self.options.compose_v1 {
+            self.all_healthy(Duration::from_secs(UP_LIMIT.into()))
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// Waits for what version 1 of compose does not wait for: every container with a health check.
+    async fn all_healthy(&self, limit: Duration) -> Result<(), TestkitError> {
+        // Not by `eventually`: a future with an async closure in it cannot be moved between threads yet.
+        let end = Instant::now() + limit;
+        loop {
+            let containers = self.containers().await?;
+            let well = |c: &Container| matches!(c.health.as_deref(), None | Some("healthy"));
+            if containers.iter().all(well) {
+                return Ok(());
+            }
+            if Instant::now() >= end {
+                let what = "every service is healthy".to_owned();
+                return Err(TestkitError::NotInTime { what, limit });
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 
     /// The compose project's name.
@@ -191,9 +232,26 @@ impl Stack {
         self.root.join(tree::COMPOSE_FILE)
     }
 
-    /// Where the panel listens, such as `http://127.0.0.1:20001`.
+    /// Where the panel is reached, such as `http://127.0.0.1:20001`, or its proxy, such as `https://panel.example.com:20001`.
     pub fn base_url(&self) -> String {
+        self.proxy
+            .as_ref()
+            .map_or_else(|| self.own_url(), Proxy::url)
+    }
+
+    /// Where the panel itself listens.
+    fn own_url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// What a profile has to say for [`Self::base_url`] to be reached, as `key=value`: nothing without a proxy.
+    pub(crate) fn way_to_the_panel(&self) -> impl Iterator<Item = OsString> {
+        self.proxy.iter().flat_map(|proxy| {
+            [
+                format!("http.ca_file={}", proxy.authority.display()).into(),
+                format!("http.connect_to={}", proxy::ADDRESS).into(),
+            ]
+        })
     }
 
     /// The database role that the stack uses.
@@ -224,9 +282,17 @@ impl Stack {
         self.env(key).map(|value| value.expose().to_owned())
     }
 
-    /// A client of the panel.
+    /// A client of the panel, through its proxy if it has one.
     pub fn panel(&self) -> Result<Panel, TestkitError> {
-        Panel::new(self.base_url())
+        match &self.proxy {
+            Some(proxy) => Panel::behind(proxy),
+            None => self.panel_itself(),
+        }
+    }
+
+    /// A client of the panel past its proxy.
+    pub fn panel_itself(&self) -> Result<Panel, TestkitError> {
+        Panel::new(self.own_url())
     }
 
     /// A switch for something that the panel gets wrong. `login-500`, `health-503`, `page-500`, `seed-noop`, `seed-exit1`,
@@ -239,7 +305,7 @@ impl Stack {
         Fault::new(&self.root.join(tree::FAULTS), name)
     }
 
-    /// The arguments with which `docker compose` means this stack, before its command.
+    /// The arguments with which compose means this stack, before its command.
     pub fn compose_arguments(&self) -> Vec<String> {
         let mut arguments = Vec::new();
         if !self.options.named_by_compose {
@@ -254,7 +320,11 @@ impl Stack {
 
     /// Runs a compose command on the stack with a scrubbed environment; returns its standard output.
     pub async fn compose(&self, arguments: &[&str]) -> Result<String, TestkitError> {
-        let mut compose = docker(["compose"]);
+        let mut compose = if self.options.compose_v1 {
+            docker_compose(None::<&str>)
+        } else {
+            docker(["compose"])
+        };
         compose
             .args(self.compose_arguments())
             .args(arguments)
@@ -279,7 +349,8 @@ impl Stack {
 
     /// The name that compose gives the container of a service.
     pub fn container_name(&self, service: &str) -> String {
-        format!("{}-{service}-1", self.project)
+        let gap = if self.options.compose_v1 { '_' } else { '-' };
+        format!("{}{gap}{service}{gap}1", self.project)
     }
 
     /// Waits until the container of a service is healthy.

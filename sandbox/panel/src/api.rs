@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::accounts::{self, Keys, Login};
 use crate::db::{Lost, Pool};
 use crate::faults::Fault;
-use crate::pages;
+use crate::{pages, webhooks};
 
 const ADDRESS: &str = "0.0.0.0:3000";
 
@@ -79,6 +79,7 @@ pub(crate) async fn run() -> Result<(), String> {
         .route("/api/auth/login", post(login))
         .route("/api/auth/refresh", post(refresh))
         .merge(pages::routes())
+        .merge(webhooks::routes())
         .with_state(panel);
     let listener = tokio::net::TcpListener::bind(ADDRESS)
         .await

@@ -14,6 +14,7 @@ mod pages;
 mod schema;
 mod seed;
 mod tokens;
+mod webhooks;
 mod worker;
 
 use std::process::ExitCode;

@@ -28,6 +28,17 @@ CREATE TABLE IF NOT EXISTS "WorkerHeartbeat" (
     "worker" TEXT PRIMARY KEY,
     "beatAt" TIMESTAMP(3) NOT NULL
 );
+CREATE TABLE IF NOT EXISTS "Setting" (
+    "key"       TEXT PRIMARY KEY,
+    "value"     TEXT,
+    "updatedAt" TIMESTAMP(3) NOT NULL DEFAULT CURRENT_TIMESTAMP
+);
+CREATE TABLE IF NOT EXISTS "WebhookEvent" (
+    "provider"   TEXT NOT NULL,
+    "id"         TEXT NOT NULL,
+    "receivedAt" TIMESTAMP(3) NOT NULL DEFAULT CURRENT_TIMESTAMP,
+    PRIMARY KEY ("provider", "id")
+);
 CREATE TABLE IF NOT EXISTS "AuditLog" (
     "id"        BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     "action"    TEXT NOT NULL,

@@ -103,6 +103,8 @@ pub(crate) fn bodies() -> Vec<Body> {
                 ..Operator::default()
             },
             reason: "rebuilt".into(),
+            secrets: vec![],
+            in_force: vec![],
         }),
         Body::Reveal(Revealed {
             secret: "ADMIN_PASSWORD".into(),
@@ -122,6 +124,7 @@ pub(crate) fn bodies() -> Vec<Body> {
             backup: rotation().backup.unwrap(),
             what: "database".into(),
             operator: operator(),
+            begun: None,
             evidence: "42 tables".into(),
         }),
     ]

@@ -1,15 +1,20 @@
 //! The commands, one file each: a struct of arguments and one function.
 
+pub(crate) mod abandon;
 pub(crate) mod audit;
+pub(crate) mod install_units;
 pub(crate) mod plan;
+pub(crate) mod recover;
 pub(crate) mod restore;
 pub(crate) mod resume;
+pub(crate) mod reveal;
 pub(crate) mod rollback;
 pub(crate) mod rotate;
+pub(crate) mod show;
 pub(crate) mod status;
 pub(crate) mod verify;
 
-use keyroll_rotate::{Control, Ending, Keyroll, Outcome, PlanReport, Profile, RotateError};
+use keyroll_rotate::{Ending, Keyroll, Outcome, PlanReport, Profile, RotateError};
 
 use crate::args::{Cli, Command, Global};
 use crate::output::{self, Mode, complain, say, shortened, style};
@@ -20,9 +25,14 @@ pub(crate) async fn run(cli: &Cli) -> u8 {
     match &cli.command {
         Command::Rotate(args) => rotate::run(args, &cli.global).await,
         Command::Resume(args) => resume::run(args, &cli.global).await,
+        Command::Recover(args) => recover::run(args, &cli.global).await,
+        Command::InstallUnits(args) => install_units::run(args, &cli.global),
+        Command::Abandon(args) => abandon::run(args, &cli.global).await,
         Command::Rollback(args) => rollback::run(args, &cli.global).await,
         Command::Plan(args) => plan::run(args, &cli.global).await,
-        Command::Status(args) => status::run(args, &cli.global),
+        Command::Status(args) => status::run(args, &cli.global).await,
+        Command::Show(args) => show::run(args, &cli.global).await,
+        Command::Reveal(args) => reveal::run(args, &cli.global),
         Command::Verify(args) => verify::run(args, &cli.global).await,
         Command::Audit(args) => audit::run(args, &cli.global),
     }
@@ -40,60 +50,6 @@ pub(crate) fn open(global: &Global) -> Result<Keyroll, u8> {
             Err(exit::USAGE)
         }
     }
-}
-
-/// A control that the first Ctrl-C, SIGTERM or SIGHUP asks to stop: the steps that run are finished, then it goes back.
-pub(crate) fn control() -> Control {
-    control_saying(
-        "stopping: what runs is finished first, then the old set is put back; do not kill keyroll",
-    )
-}
-
-/// The same, for an operation that stops in its own way.
-pub(crate) fn control_saying(text: &'static str) -> Control {
-    let control = Control {
-        hook: hook(),
-        ..Control::default()
-    };
-    let stop = control.stop.clone();
-    tokio::spawn(async move {
-        use tokio::signal::unix::{SignalKind, signal};
-        let kinds = [
-            SignalKind::interrupt(),
-            SignalKind::terminate(),
-            SignalKind::hangup(),
-        ];
-        let Ok([mut interrupt, mut terminate, mut hangup]) = <[_; 3]>::try_from(
-            kinds
-                .into_iter()
-                .filter_map(|k| signal(k).ok())
-                .collect::<Vec<_>>(),
-        ) else {
-            return;
-        };
-        loop {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-                _ = hangup.recv() => {}
-            }
-            if !stop.requested() {
-                complain(text);
-            }
-            stop.request();
-        }
-    });
-    control
-}
-
-#[cfg(feature = "fault-injection")]
-fn hook() -> Option<std::sync::Arc<dyn Fn(keyroll_rotate::Moment) -> bool + Send + Sync>> {
-    crate::fault::hook()
-}
-
-#[cfg(not(feature = "fault-injection"))]
-fn hook() -> Option<std::sync::Arc<dyn Fn(keyroll_rotate::Moment) -> bool + Send + Sync>> {
-    None
 }
 
 /// Tells an error, and gives its exit code.
@@ -160,12 +116,16 @@ pub(crate) fn finish(outcome: &Outcome, global: &Global) -> u8 {
                 ));
             }
         }
-        Ending::Stuck | Ending::Abandoned => {
-            say(&format!(
-                "{bad}{}{off}: neither set could be proven; see `keyroll status`, mend what it names, then `keyroll resume`",
-                outcome.ending
-            ));
-        }
+        Ending::Stuck if outcome.past_no_return => say(&format!(
+            "{bad}Stuck{off} after the point of no return: the new set is in force and proven; what is left is {}: mend the reason, then `keyroll resume`",
+            outcome.left.join(", ")
+        )),
+        Ending::Stuck => say(&format!(
+            "{bad}Stuck{off}: neither set could be proven; `keyroll show` says what is in force where, and what leads out"
+        )),
+        Ending::Abandoned => say(&format!(
+            "{warn}Abandoned{off}: nothing was proven, and no rotation is unfinished now; put the stack into order, then `keyroll plan`"
+        )),
     }
     if let Some(reason) = &outcome.reason {
         say(&format!("because    {reason}"));
@@ -176,6 +136,9 @@ pub(crate) fn finish(outcome: &Outcome, global: &Global) -> u8 {
     }
     if let Some(summary) = &outcome.summary {
         say(&format!("summary    {bold}{}{off}", summary.display()));
+    }
+    for line in &outcome.found {
+        complain(line);
     }
     code
 }
@@ -233,43 +196,6 @@ pub(crate) fn show_plan(plan: &PlanReport) {
     for line in &plan.notes {
         say(&format!("note       {line}"));
     }
-}
-
-/// Whether an operation may go on: asks once on a terminal; without one `--yes` is needed.
-pub(crate) fn approval(
-    yes: bool,
-    global: &Global,
-) -> Result<impl Fn(&PlanReport) -> bool + Sync + use<>, u8> {
-    use std::io::IsTerminal as _;
-    let terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
-    if !yes && (!terminal || global.json) {
-        complain(
-            "there is no terminal to ask on; add --yes, or look at it first with `keyroll plan`",
-        );
-        return Err(exit::USAGE);
-    }
-    Ok(move |plan: &PlanReport| {
-        if yes {
-            return true;
-        }
-        show_plan(plan);
-        ask("\nRotate now? [y/N] ")
-    })
-}
-
-/// Asks; anything but yes is no.
-pub(crate) fn ask(question: &str) -> bool {
-    matches!(read_answer(question).as_str(), "y" | "Y" | "yes")
-}
-
-/// Asks, and gives what was typed.
-pub(crate) fn read_answer(question: &str) -> String {
-    use std::io::Write as _;
-    let mut out = anstream::stdout();
-    let _ = write!(out, "{question}").and_then(|()| out.flush());
-    let mut answer = String::new();
-    let _ = std::io::stdin().read_line(&mut answer);
-    answer.trim().to_owned()
 }
 
 /// How to speak.

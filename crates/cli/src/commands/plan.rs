@@ -1,6 +1,7 @@
 //! `keyroll plan`.
 
 use clap::Args;
+use keyroll_rotate::Request;
 
 use crate::args::Global;
 use crate::commands::rotate::How;
@@ -14,6 +15,9 @@ pub(crate) struct PlanArgs {
     /// Secrets and groups of the profile
     #[arg(required = true, value_name = "NAME")]
     pub(crate) names: Vec<String>,
+    /// Also logs in to the application, as rotate does: one wrong login, and one right one that opens a session
+    #[arg(long)]
+    pub(crate) log_in: bool,
     /// How, and why.
     #[command(flatten)]
     pub(crate) how: How,
@@ -26,6 +30,10 @@ pub(crate) async fn run(args: &PlanArgs, global: &Global) -> u8 {
             Ok(all) => all,
             Err(code) => return code,
         };
+    let request = Request {
+        no_login: !args.log_in,
+        ..request
+    };
     let speaker = Speaker::new(mode(global));
     let result = keyroll.plan(&request, &speaker).await;
     drop(speaker);

@@ -6,9 +6,11 @@ use clap::Args;
 use keyroll_rotate::{RestorePlan, RestoreReport, RestoreWhat, RotationId};
 
 use crate::args::Global;
-use crate::commands::{ask, control_saying, fail, mode, open, read_answer};
+use crate::asking::{ask, read_answer};
+use crate::commands::{fail, mode, open};
 use crate::exit;
 use crate::output::{self, Speaker, complain, say, style};
+use crate::stopping::control_saying;
 
 /// What is brought back; without either, the rotation is taken back as a new one.
 #[derive(Debug, Args)]
@@ -55,6 +57,9 @@ pub(crate) async fn run(rotation: &str, args: &RestoreArgs, yes: bool, global: &
         Err(code) => return code,
     };
     let id = RotationId::from_text(rotation);
+    let control = control_saying(
+        "stopping: before the databases change places if it is not too late; do not kill keyroll",
+    );
     let approve = |plan: &RestorePlan| {
         if yes && confirmed {
             return true;
@@ -63,19 +68,17 @@ pub(crate) async fn run(rotation: &str, args: &RestoreArgs, yes: bool, global: &
         if plan.files.is_empty() && plan.database.is_none() {
             return true;
         }
-        (yes || ask("\nRestore now? [y/N] "))
+        (yes || ask("\nRestore now? [y/N] ", &control.stop))
             && (confirmed
                 || read_answer(
                     "This cannot be taken back by keyroll. Type the rotation to go on: ",
+                    &control.stop,
                 ) == plan.rotation.as_str())
     };
     let what = RestoreWhat {
         files: args.restore_files,
         database: args.restore_database,
     };
-    let control = control_saying(
-        "stopping: before the databases change places if it is not too late; do not kill keyroll",
-    );
     let speaker = Speaker::new(mode(global));
     let result = keyroll
         .restore(&id, what, &speaker, &approve, &control)
@@ -96,7 +99,14 @@ fn show(plan: &RestorePlan) {
     for file in &plan.files {
         say(&format!("  {:<8} {}", file.change, file.path.display()));
     }
-    if let Some(database) = &plan.database {
+    if let Some(database) = plan.database.as_ref().filter(|d| d.changed_places) {
+        say(&format!(
+            "database   {bold}{}{off} was replaced by the run that was interrupted, and is kept as {}; what is left is to start {}, to check, and to record it",
+            database.name,
+            database.kept_as,
+            database.stopped.join(", ")
+        ));
+    } else if let Some(database) = &plan.database {
         say(&format!(
             "database   {bold}{}{off} is replaced; the present one is kept as {}",
             database.name, database.kept_as

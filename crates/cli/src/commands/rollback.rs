@@ -4,11 +4,13 @@ use clap::Args;
 use keyroll_rotate::RotationId;
 
 use crate::args::Global;
+use crate::asking::approval;
 use crate::commands::restore::{self, RestoreArgs};
 use crate::commands::rotate::How;
-use crate::commands::{approval, control, fail, finish, mode, open};
+use crate::commands::{fail, finish, mode, open};
 use crate::exit;
 use crate::output::{Speaker, complain};
+use crate::stopping::control;
 
 /// Arguments of `keyroll rollback`.
 #[derive(Debug, Args)]
@@ -42,11 +44,12 @@ pub(crate) async fn run(args: &RollbackArgs, global: &Global) -> u8 {
         complain("--confirm-restore goes with --restore-files or --restore-database");
         return exit::USAGE;
     }
+    let control = control();
     let prepared = open(global).and_then(|keyroll| {
         Ok((
             keyroll,
             args.how.request(&[])?,
-            approval(args.how.yes, global)?,
+            approval(args.how.yes, global, control.stop.clone())?,
         ))
     });
     let (keyroll, request, approve) = match prepared {
@@ -56,7 +59,7 @@ pub(crate) async fn run(args: &RollbackArgs, global: &Global) -> u8 {
     let speaker = Speaker::new(mode(global));
     let rotation = RotationId::from_text(&args.rotation);
     let result = keyroll
-        .rollback(&rotation, &request, &speaker, &approve, &control())
+        .rollback(&rotation, &request, &speaker, &approve, &control)
         .await;
     drop(speaker);
     match result {

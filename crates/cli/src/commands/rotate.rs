@@ -6,9 +6,11 @@ use clap::{Args, ValueEnum};
 use keyroll_rotate::{Reason, Request, Secret};
 
 use crate::args::Global;
-use crate::commands::{approval, control, fail, finish, mode, open};
+use crate::asking::approval;
+use crate::commands::{fail, finish, mode, open};
 use crate::exit;
 use crate::output::{Speaker, complain};
+use crate::stopping::control;
 
 /// Arguments of `keyroll rotate`.
 #[derive(Debug, Args)]
@@ -72,17 +74,19 @@ impl How {
             force_unhealthy: self.force_unhealthy,
             build: self.build,
             current_admin_password: password,
+            no_login: false,
         })
     }
 }
 
 /// Runs it.
 pub(crate) async fn run(args: &RotateArgs, global: &Global) -> u8 {
+    let control = control();
     let prepared = open(global).and_then(|keyroll| {
         Ok((
             keyroll,
             args.how.request(&args.names)?,
-            approval(args.how.yes, global)?,
+            approval(args.how.yes, global, control.stop.clone())?,
         ))
     });
     let (keyroll, request, approve) = match prepared {
@@ -90,9 +94,7 @@ pub(crate) async fn run(args: &RotateArgs, global: &Global) -> u8 {
         Err(code) => return code,
     };
     let speaker = Speaker::new(mode(global));
-    let result = keyroll
-        .rotate(&request, &speaker, &approve, &control())
-        .await;
+    let result = keyroll.rotate(&request, &speaker, &approve, &control).await;
     drop(speaker);
     match result {
         Ok(outcome) => finish(&outcome, global),

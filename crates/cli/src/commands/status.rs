@@ -3,7 +3,7 @@
 use clap::Args;
 
 use crate::args::Global;
-use crate::commands::{fail, open};
+use crate::commands::{fail, open, show};
 use crate::exit;
 use crate::output::{self, say, style};
 
@@ -12,12 +12,12 @@ use crate::output::{self, say, style};
 pub(crate) struct StatusArgs {}
 
 /// Runs it.
-pub(crate) fn run(_: &StatusArgs, global: &Global) -> u8 {
+pub(crate) async fn run(_: &StatusArgs, global: &Global) -> u8 {
     let keyroll = match open(global) {
         Ok(keyroll) => keyroll,
         Err(code) => return code,
     };
-    let report = match keyroll.status() {
+    let report = match keyroll.status().await {
         Ok(report) => report,
         Err(error) => return fail(&error, global),
     };
@@ -61,11 +61,28 @@ pub(crate) fn run(_: &StatusArgs, global: &Global) -> u8 {
                 "\n{warn}unfinished{off}: {} ({}), begun {}",
                 unfinished.rotation, unfinished.phase, unfinished.begun_at
             ));
-            for (step, state) in &unfinished.steps {
-                say(&format!("  {step:<20} {state}"));
+            if let Some(reason) = &unfinished.reason {
+                say(&format!("because {reason}"));
             }
-            say(&unfinished.next);
+            show::steps(&unfinished.steps);
+            show::in_force(&unfinished.in_force);
+            show::next(&unfinished.next);
         }
+    }
+    if let Some(restore) = &report.unfinished_restore {
+        say(&format!(
+            "\n{warn}unfinished{off}: bringing back the {} from the backup of {}, begun {}",
+            restore.parts.join(" and the "),
+            restore.rotation,
+            restore.begun_at
+        ));
+        if !restore.may_be_stopped.is_empty() {
+            say(&format!(
+                "  may be stopped       {}",
+                restore.may_be_stopped.join(", ")
+            ));
+        }
+        say(&restore.next);
     }
     exit::DONE
 }

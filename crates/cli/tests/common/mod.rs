@@ -4,15 +4,20 @@
     reason = "every test binary compiles this module and uses its own part"
 )]
 
+mod terminal;
+
 use std::ffi::OsString;
 use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use keyroll_secret::Secret;
-use keyroll_testkit::{DbLogin, Door, Keyroll, Panel, Run, Running, Stack, StackOptions, Tokens};
+use keyroll_testkit::{
+    Container, DbLogin, Door, Keyroll, Panel, Run, Running, Stack, StackOptions, Tokens, eventually,
+};
 use serde_json::Value;
 
 /// What `production` rotates.
@@ -29,7 +34,9 @@ pub(crate) const DONE: Option<i32> = Some(0);
 pub(crate) const USAGE: Option<i32> = Some(2);
 pub(crate) const REFUSED: Option<i32> = Some(3);
 pub(crate) const ROLLED_BACK: Option<i32> = Some(4);
+pub(crate) const STUCK: Option<i32> = Some(5);
 pub(crate) const ROLLED_BACK_AFTER_INCIDENT: Option<i32> = Some(6);
+pub(crate) const UNFINISHED: Option<i32> = Some(7);
 /// The line with which a rotation turns back.
 pub(crate) const GOING_BACK: &str = "going back to the old set";
 /// How long anything that a test waits for may take on a busy machine.
@@ -99,7 +106,7 @@ impl Bench {
         let (name, rest) = command.split_first().expect("a command");
         let mut all: Vec<OsString> = vec![name.into()];
         for pair in self.keyroll.stack_arguments(&self.stack).chunks(2) {
-            if !rest.iter().any(|own| pair[0] == *own) {
+            if pair[0] == "--set" || !rest.iter().any(|own| pair[0] == *own) {
                 all.extend_from_slice(pair);
             }
         }
@@ -117,6 +124,13 @@ impl Bench {
         self.keyroll.spawn(self.arguments(command)).unwrap()
     }
 
+    /// Runs a command, and kills it as soon as it says this.
+    pub(crate) async fn killed_when(&self, command: &[&str], says: &str) {
+        let running = self.spawn(command);
+        running.says(says).await.unwrap();
+        running.kill_hard().await.unwrap();
+    }
+
     /// Runs a command that must end with 0, and reads its JSON.
     pub(crate) async fn json(&self, command: &[&str]) -> Value {
         let run = self.run(&[command, &["--json"]].concat()).await;
@@ -128,7 +142,7 @@ impl Bench {
     pub(crate) async fn interfere(&self, command: &[&str], moments: Vec<Moment<'_>>) -> Run {
         let running = self.spawn(command);
         for mut moment in moments {
-            said(&running, moment.at).await;
+            running.says(moment.at).await.unwrap();
             (moment.what)();
         }
         running.wait(Duration::from_secs(180)).await.unwrap()
@@ -168,10 +182,7 @@ impl Bench {
     pub(crate) async fn before_without_login(&self) -> Before {
         Before {
             env: fs::read(self.stack.env_path()).unwrap(),
-            values: SECRETS
-                .iter()
-                .map(|name| self.stack.env(name).unwrap())
-                .collect(),
+            values: self.in_force(),
             owner: owner(&self.stack.env_path()),
             inode: fs::symlink_metadata(self.stack.env_path()).unwrap().ino(),
             containers: self.container_ids().await,
@@ -179,6 +190,12 @@ impl Bench {
             admin_hash: Secret::new(self.stack.admin_hash().await.unwrap()),
             tokens: None,
         }
+    }
+
+    /// The values that the env file holds now.
+    pub(crate) fn in_force(&self) -> Vec<Secret> {
+        let names = SECRETS.iter();
+        names.map(|name| self.stack.env(name).unwrap()).collect()
     }
 
     pub(crate) async fn verifier(&self) -> Secret {
@@ -192,6 +209,15 @@ impl Bench {
             .collect();
         all.sort();
         all
+    }
+
+    /// No container was recreated since, and none was added or taken away.
+    pub(crate) async fn same_containers(&self, since: &[Container]) {
+        let now = self.stack.containers().await.unwrap();
+        assert_eq!(now.len(), since.len(), "containers");
+        for (then, now) in since.iter().zip(&now) {
+            assert_eq!(then.id, now.id, "{} was recreated", now.name);
+        }
     }
 
     /// A refusal changed nothing: file (not even rewritten), containers (not even restarted), database, no backup.
@@ -288,6 +314,15 @@ impl Bench {
         assert_eq!(plan.code, DONE, "the next rotation is possible: {plan:?}");
     }
 
+    /// Every value is another than before, and they are in force.
+    pub(crate) async fn runs_new_values(&self, before: &Before) {
+        let new = self.in_force();
+        for (name, (old, new)) in SECRETS.iter().zip(before.values.iter().zip(&new)) {
+            assert!(!old.same_as(new), "{name} is the old one");
+        }
+        self.runs(&new).await;
+    }
+
     /// These values, and no others, are in force: containers, database, admin.
     pub(crate) async fn runs(&self, values: &[Secret]) {
         let [access, refresh, database, admin] = values else {
@@ -339,8 +374,43 @@ impl Bench {
         assert_eq!(show.code, DONE, "{show:?}");
     }
 
-    /// Runs a shell line inside a service's container, as root.
-    pub(crate) fn inside(&self, service: &str, line: &str) {
+    /// Opens a transaction that has done this and goes no further, such as taking a lock.
+    pub(crate) fn hold(&self, sql: &str) -> Held {
+        let (name, stack) = (self.stack.container_name("postgres"), &self.stack);
+        let psql = ["exec", "-i", &name, "psql", "-qAt", "-U", stack.role()];
+        let mut child = Command::new("docker")
+            .args([&psql[..], &["-d", stack.database()]].concat())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let begin = format!("BEGIN;\n{sql};\n\\echo held\n");
+        let input = child.stdin.as_mut().unwrap();
+        input.write_all(begin.as_bytes()).unwrap();
+        let said = BufReader::new(child.stdout.as_mut().unwrap()).lines();
+        let held = said.map_while(Result::ok).any(|line| line == "held");
+        assert!(held, "{sql}: psql left");
+        Held(child)
+    }
+
+    /// The row of the role's password, locked by somebody else.
+    pub(crate) fn hold_the_role(&self) -> Held {
+        let role = self.stack.role();
+        self.hold(&format!("ALTER ROLE \"{role}\" CONNECTION LIMIT -1"))
+    }
+
+    /// The server process of a session of keyroll's, once it waits for this: `Lock`, `SyncRep`.
+    pub(crate) async fn waits_for(&self, what: &str) -> String {
+        let sql = format!(
+            "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'keyroll/%' AND '{what}' IN (wait_event, wait_event_type)"
+        );
+        let waits = async || self.stack.sql_value(&sql).await.ok();
+        eventually("keyroll waits", LIMIT, waits).await.unwrap()
+    }
+
+    /// Runs a shell line inside a service's container, as root; returns what it printed.
+    pub(crate) fn inside(&self, service: &str, line: &str) -> String {
         docker(&[
             "exec",
             "-u",
@@ -349,35 +419,59 @@ impl Bench {
             "sh",
             "-ec",
             line,
-        ]);
+        ])
     }
 }
 
-/// Waits until keyroll has said this.
-pub(crate) async fn said(running: &Running, text: &str) {
-    let end = Instant::now() + LIMIT;
-    loop {
-        let so_far = running.stderr_so_far().unwrap();
-        if so_far.contains(text) {
-            return;
+/// A transaction of somebody else's, open until dropped.
+pub(crate) struct Held(Child);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // At the end of its input psql leaves, and the server rolls back.
+        drop(self.0.stdin.take());
+        let end = Instant::now() + LIMIT;
+        while matches!(self.0.try_wait(), Ok(None)) && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(10));
         }
-        assert!(
-            Instant::now() < end && running.pid().is_some(),
-            "{text:?} was never said:\n{so_far}"
-        );
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
 /// Runs docker, which must succeed; returns what it printed.
 pub(crate) fn docker(arguments: &[&str]) -> String {
-    let done = Command::new("docker").args(arguments).output().unwrap();
+    run("docker", arguments)
+}
+
+/// Runs a program, which must succeed; returns what it printed.
+pub(crate) fn run(program: &str, arguments: &[&str]) -> String {
+    let done = Command::new(program).args(arguments).output().unwrap();
     assert!(
         done.status.success(),
-        "docker {arguments:?}: {}",
+        "{program} {arguments:?}: {}",
         String::from_utf8_lossy(&done.stderr)
     );
     String::from_utf8_lossy(&done.stdout).into_owned()
+}
+
+/// Brings back what a rotation's backup has, without asking.
+pub(crate) fn restore<'a>(rotation: &'a str, what: &'a str) -> [&'a str; 6] {
+    [
+        "rollback",
+        rotation,
+        what,
+        "--yes",
+        "--confirm-restore",
+        rotation,
+    ]
+}
+
+/// It went back, and said so.
+pub(crate) fn went_back(run: &Run) {
+    assert_eq!(run.code, ROLLED_BACK, "{run:?}");
+    assert!(run.stdout.contains("Compensated"), "{run:?}");
+    assert!(run.stderr.contains(GOING_BACK), "{run:?}");
 }
 
 /// A file system of its own on a directory, until dropped.
@@ -387,23 +481,46 @@ impl Tmpfs {
     /// Needs root, as the engine does.
     pub(crate) fn mount(at: PathBuf, size: &str) -> Self {
         fs::create_dir_all(&at).unwrap();
-        let done = Command::new("mount")
-            .args([
-                "-t",
-                "tmpfs",
-                "-o",
-                &format!("size={size},mode=0700"),
-                "tmpfs",
-            ])
-            .arg(&at)
-            .status()
-            .unwrap();
-        assert!(done.success(), "mount {}", at.display());
+        let options = format!("size={size},mode=0700");
+        let path = at.to_str().unwrap();
+        run("mount", &["-t", "tmpfs", "-o", &options, "tmpfs", path]);
         Self(at)
+    }
+
+    /// The same over a directory whose content comes along.
+    pub(crate) fn take_over(at: &Path, size: &str) -> Self {
+        let aside = at.with_extension("aside");
+        let (path, kept) = (at.to_str().unwrap(), aside.to_str().unwrap());
+        run("cp", &["-a", path, kept]);
+        let mounted = Self::mount(at.to_owned(), size);
+        run("cp", &["-a", &format!("{kept}/."), path]);
+        fs::remove_dir_all(&aside).unwrap();
+        mounted
     }
 
     pub(crate) fn path(&self) -> &str {
         self.0.to_str().unwrap()
+    }
+
+    /// Mounts it anew with these options, such as `ro`.
+    pub(crate) fn remount(&self, options: &str) {
+        let options = format!("remount,{options}");
+        run("mount", &["-o", &options, self.path()]);
+    }
+
+    /// Fills it to the last byte.
+    pub(crate) fn fill(&self) {
+        let mut file = fs::File::create(self.filler()).unwrap();
+        while file.write_all(&[0; 4096]).is_ok() {}
+    }
+
+    /// Takes what [`Tmpfs::fill`] put there away.
+    pub(crate) fn empty(&self) {
+        fs::remove_file(self.filler()).unwrap();
+    }
+
+    fn filler(&self) -> PathBuf {
+        self.0.join("filler")
     }
 }
 

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use keyroll_secret::Secret;
 use keyroll_testkit::{DbLogin, Door, Keyroll, Panel, Run, Running, Stack, StackOptions};
@@ -26,6 +27,7 @@ pub(crate) const ROTATE: [&str; 3] = ["rotate", "production", "--yes"];
 pub(crate) const DONE: i32 = 0;
 pub(crate) const REFUSED: i32 = 3;
 pub(crate) const ROLLED_BACK: i32 = 4;
+pub(crate) const STUCK: i32 = 5;
 
 /// The values that an env file held at one moment.
 #[derive(Clone)]
@@ -109,6 +111,25 @@ impl Bench {
         hooked.run(self.arguments(command)).await.unwrap()
     }
 
+    /// Rotates until this is said, and kills it then.
+    pub(crate) async fn killed_at(&self, moment: &str) {
+        let running = self.spawn(&ROTATE);
+        running.says(moment).await.unwrap();
+        let killed = running.kill_hard().await.unwrap();
+        assert_eq!(killed.signal, Some(9), "{moment}: {killed:?}");
+    }
+
+    /// Rotates, and gets stuck: no login works from the recreation on, until it has ended.
+    pub(crate) async fn gets_stuck(&self) {
+        let fault = self.stack.fault("login-500");
+        let running = self.spawn(&ROTATE);
+        running.says("recreate: done").await.unwrap();
+        fault.set();
+        let stuck = running.wait(Duration::from_secs(180)).await.unwrap();
+        assert_eq!(stuck.code, Some(STUCK), "{stuck:?}");
+        fault.clear();
+    }
+
     /// What the env file holds now.
     pub(crate) fn held(&self) -> Held {
         Held {
@@ -131,13 +152,20 @@ impl Bench {
 
     /// What a killed run left, resumed and looked at in full. `before` is what was in force when it began.
     pub(crate) async fn recover(&self, before: &Held, what: &str) -> Recovered {
-        let between = self.held();
-        let unfinished = self.unfinished().await;
-        if let Some(unfinished) = &unfinished {
+        if let Some(unfinished) = self.unfinished().await {
             let id = unfinished["rotation"].as_str().unwrap();
             self.refuses_everything_but_resume(id, what).await;
         }
+        self.resume(before, what).await
+    }
+
+    /// [`Bench::recover`], without trying what must be refused meanwhile.
+    pub(crate) async fn resume(&self, before: &Held, what: &str) -> Recovered {
+        let between = self.held();
+        let unfinished = self.unfinished().await;
+        let began = Instant::now();
         let resumed = self.run(&["resume"]).await;
+        let took = began.elapsed();
         assert!(
             matches!(resumed.code, Some(DONE | ROLLED_BACK)),
             "{what}: resume ended with {resumed:?}"
@@ -161,6 +189,7 @@ impl Bench {
         Recovered {
             unfinished,
             resumed,
+            took,
         }
     }
 
@@ -289,6 +318,8 @@ pub(crate) struct Recovered {
     /// What `status` said before.
     pub(crate) unfinished: Option<Value>,
     pub(crate) resumed: Run,
+    /// From the start of the program to its end.
+    pub(crate) took: Duration,
 }
 
 /// The file is the old one with none or all four values replaced, and the URL holds the password.

@@ -6,6 +6,8 @@ use keyroll_secret::{Identity, Secret};
 use tempfile::TempDir;
 
 use super::*;
+use crate::OpenRestore;
+use crate::versions::{NewVersion, VersionState};
 
 const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 
@@ -103,13 +105,13 @@ fn promoting_retires_what_was_current_and_keeps_it_sealed() {
         .versions
         .extend(rotation(directory.path(), "r1", VersionState::Pending).versions);
     writer.begin(&first, NOW).unwrap();
-    writer.promote(&first.id, NOW).unwrap();
+    writer.promote(&first.id, &BTreeMap::new(), NOW).unwrap();
     assert_eq!(
         states(&writer),
         [VersionState::Retired, VersionState::Current]
     );
     assert!(writer.versions_of("A").unwrap()[0].sealed.is_some());
-    writer.promote(&first.id, NOW).unwrap();
+    writer.promote(&first.id, &BTreeMap::new(), NOW).unwrap();
     assert_eq!(
         states(&writer),
         [VersionState::Retired, VersionState::Current],
@@ -118,12 +120,40 @@ fn promoting_retires_what_was_current_and_keeps_it_sealed() {
 }
 
 #[test]
+fn abandoning_ends_it_makes_current_what_is_in_force_and_keeps_every_value_until_it_is_purged() {
+    for (in_force, expected) in [
+        (&[][..], [VersionState::Current, VersionState::Retired]),
+        (
+            &["A".to_owned()][..],
+            [VersionState::Retired, VersionState::Current],
+        ),
+    ] {
+        let directory = TempDir::new().unwrap();
+        let (writer, _lock) = take_over(directory.path());
+        let mut first = rotation(directory.path(), "r1", VersionState::Current);
+        first
+            .versions
+            .extend(rotation(directory.path(), "r1", VersionState::Pending).versions);
+        writer.begin(&first, NOW).unwrap();
+        writer.abandon(&first.id, None, in_force, NOW).unwrap();
+        assert_eq!(states(&writer), expected);
+        assert!(writer.unfinished().unwrap().is_none());
+        let ending = writer.rotation(&first.id).unwrap().ending;
+        assert_eq!(ending, Some(Ending::Abandoned));
+        let versions = writer.versions_of("A").unwrap();
+        assert!(versions.iter().all(|v| v.sealed.is_some()));
+        assert_eq!(writer.purge(NOW).unwrap(), 0, "not before its time");
+        assert_eq!(writer.purge(Timestamp::now()).unwrap(), 2);
+    }
+}
+
+#[test]
 fn purging_forgets_old_values_and_never_a_current_one() {
     let directory = TempDir::new().unwrap();
     let (writer, _lock) = take_over(directory.path());
     let first = rotation(directory.path(), "r1", VersionState::Pending);
     writer.begin(&first, NOW).unwrap();
-    writer.promote(&first.id, NOW).unwrap();
+    writer.promote(&first.id, &BTreeMap::new(), NOW).unwrap();
     assert_eq!(
         writer.purge(Timestamp::now()).unwrap(),
         0,
@@ -141,7 +171,7 @@ fn purging_forgets_old_values_and_never_a_current_one() {
         .unwrap();
     let second = rotation(directory.path(), "r2", VersionState::Pending);
     writer.begin(&second, NOW).unwrap();
-    writer.promote(&second.id, NOW).unwrap();
+    writer.promote(&second.id, &BTreeMap::new(), NOW).unwrap();
     assert_eq!(
         writer.purge(Timestamp::now()).unwrap(),
         2,
@@ -201,6 +231,75 @@ fn the_trail_is_appended_to_its_own_last_record() {
     assert_eq!(writer.audit().unwrap(), ["None+1", "None+1+2"]);
 }
 
+/// A part of a restore from the backup of `r1`.
+fn part(name: &str) -> OpenRestore {
+    OpenRestore {
+        part: name.into(),
+        rotation: RotationId::from_text("r1"),
+        begun_at: NOW,
+        details: serde_json::json!({"side": name}),
+    }
+}
+
+#[test]
+fn a_restore_is_open_until_its_record_is_in_the_trail_and_no_rotation_begins_meanwhile() {
+    let directory = TempDir::new().unwrap();
+    let (writer, _lock) = take_over(directory.path());
+    let done = Event::Ended {
+        ending: Ending::Completed,
+        reason: None,
+    };
+    let first = rotation(directory.path(), "r1", VersionState::Pending);
+    writer.begin(&first, NOW).unwrap();
+    writer.append(&first.id, &done, NOW).unwrap();
+    let both = [part("files"), part("database")];
+    writer.begin_restore(&both).unwrap();
+    assert_eq!(
+        Journal::open(directory.path()).unwrap().restores().unwrap(),
+        both
+    );
+    let second = rotation(directory.path(), "r2", VersionState::Pending);
+    assert!(matches!(writer.begin(&second, NOW), Err(JournalError::Unrestored(id)) if id == "r1"));
+    // A record that cannot be made closes nothing.
+    assert!(
+        writer
+            .record_restore("files", |_| Err("no".into()))
+            .is_err()
+    );
+    assert_eq!(writer.restores().unwrap(), both);
+    writer
+        .record_restore("files", |_| Ok("one".into()))
+        .unwrap();
+    assert_eq!(writer.restores().unwrap(), both[1..]);
+    writer.drop_restore("database").unwrap();
+    assert_eq!(
+        (writer.restores().unwrap(), writer.audit().unwrap()),
+        (vec![], vec!["one".to_owned()])
+    );
+    writer.begin(&second, NOW).unwrap();
+}
+
+#[test]
+fn a_fenced_writer_can_neither_begin_nor_close_a_restore() {
+    let directory = TempDir::new().unwrap();
+    let (old, lock) = take_over(directory.path());
+    old.begin(
+        &rotation(directory.path(), "r1", VersionState::Pending),
+        NOW,
+    )
+    .unwrap();
+    old.begin_restore(&[part("files")]).unwrap();
+    let newer = Journal::open(directory.path())
+        .unwrap()
+        .take_over(&lock)
+        .unwrap();
+    let fenced = |result| matches!(result, Err(JournalError::Fenced { .. }));
+    assert!(fenced(old.begin_restore(&[part("database")])));
+    assert!(fenced(old.drop_restore("files")));
+    assert!(fenced(old.record_restore("files", |_| Ok("one".into()))));
+    assert_eq!(newer.restores().unwrap(), [part("files")]);
+}
+
 #[test]
 fn no_plain_value_reaches_the_files() {
     let directory = TempDir::new().unwrap();
@@ -213,4 +312,31 @@ fn no_plain_value_reaches_the_files() {
         let bytes = std::fs::read(entry.unwrap().path()).unwrap();
         assert!(!bytes.windows(20).any(|w| w == b"canary-canary-canary"));
     }
+}
+
+#[test]
+fn a_log_with_room_does_not_grow_and_is_read_back_after_a_kill() {
+    let directory = TempDir::new().unwrap();
+    let (writer, _lock) = take_over(directory.path());
+    let log = reserve::log_path(writer.path());
+    let length = || std::fs::metadata(&log).unwrap().len();
+    assert_eq!(length(), reserve::ROOM);
+    let new = rotation(directory.path(), "r1", VersionState::Pending);
+    writer.begin(&new, NOW).unwrap();
+    for _ in 0..50 {
+        let resumed = Event::Resumed { by: "me".into() };
+        writer.append(&new.id, &resumed, NOW).unwrap();
+    }
+    assert_eq!(length(), reserve::ROOM, "the log had to grow");
+
+    // What a killed process leaves: the files as they are, and nobody who closes them.
+    let left = TempDir::new().unwrap();
+    for name in ["state.db", "state.db-wal"] {
+        std::fs::copy(directory.path().join(name), left.path().join(name)).unwrap();
+    }
+    let found = Journal::open(left.path()).unwrap();
+    assert_eq!(found.records(&new.id).unwrap().len(), 50);
+    assert_eq!(found.epoch().unwrap(), writer.own_epoch());
+    drop(writer);
+    assert!(!log.exists(), "one file is left to copy");
 }

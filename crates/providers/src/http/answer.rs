@@ -14,7 +14,7 @@ pub enum Answer {
     Status {
         /// The HTTP status.
         status: u16,
-        /// The `Location` header of a redirect, as sent.
+        /// The `Location` header of a redirect, as sent. It may hold a token: show no more of it than its path.
         location: Option<String>,
         /// The first 64 KiB of the body.
         body: Body,
@@ -34,7 +34,12 @@ pub enum HttpUnknown {
     /// No connection: refused, no route, unknown name. The request was never sent.
     Unreachable(String),
     /// The TLS handshake failed: the certificate does not fit the name or the authority. The request was never sent.
-    Tls(String),
+    Tls {
+        /// Whom the certificate was to be of.
+        host: String,
+        /// What was wrong.
+        why: String,
+    },
     /// No whole answer within this time.
     TimedOut(Duration),
     /// The connection broke in the middle of the request or the answer.
@@ -105,29 +110,32 @@ impl fmt::Debug for Body {
 impl HttpUnknown {
     /// True when the panel certainly did not get the request.
     pub fn was_never_sent(&self) -> bool {
-        matches!(self, Self::Unreachable(_) | Self::Tls(_))
+        matches!(self, Self::Unreachable(_) | Self::Tls { .. })
     }
 }
 
 impl fmt::Display for HttpUnknown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unreachable(why) => write!(f, "the panel could not be reached: {why}"),
-            Self::Tls(why) => write!(f, "the TLS handshake failed: {why}"),
+            Self::Unreachable(why) => write!(f, "the server could not be reached: {why}"),
+            Self::Tls { host, why } => write!(f, "the TLS handshake with {host} failed: {why}"),
             Self::TimedOut(limit) => write!(f, "no whole answer within {limit:?}"),
             Self::Broken(why) => write!(f, "the connection broke: {why}"),
             Self::ServerError(status) => {
-                write!(f, "the panel or a gateway before it failed (HTTP {status})")
+                write!(
+                    f,
+                    "the server or a gateway before it failed (HTTP {status})"
+                )
             }
             Self::Limited {
                 status,
                 retry_after: Some(seconds),
             } => write!(
                 f,
-                "the panel refuses to look for {seconds} more seconds (HTTP {status})"
+                "the server refuses to look for {seconds} more seconds (HTTP {status})"
             ),
             Self::Limited { status, .. } => {
-                write!(f, "the panel refuses to look for now (HTTP {status})")
+                write!(f, "the server refuses to look for now (HTTP {status})")
             }
             Self::Unexpected { status, why } | Self::Garbage { status, why } => {
                 write!(f, "HTTP {status}: {why}")
@@ -178,12 +186,12 @@ pub(super) fn no_verdict(
             status,
             why: format!(
                 "a redirect to {}, which the profile does not list as a refusal",
-                location.unwrap_or("nowhere")
+                location.map_or("nowhere", path_of)
             ),
         },
         404 | 405 => HttpUnknown::Unexpected {
             status,
-            why: "the panel does not know the path; check it in the profile".into(),
+            why: "the server does not know the path; check it in the profile".into(),
         },
         _ => HttpUnknown::Unexpected {
             status,
@@ -192,9 +200,52 @@ pub(super) fn no_verdict(
     }
 }
 
+/// The path that a `Location` leads to. What comes with it may be a live token that no redactor knows: a query, a fragment,
+/// a parameter of the path, a user in the address.
+fn path_of(location: &str) -> &str {
+    let path = location.split(['?', '#', ';']).next().unwrap_or_default();
+    let authority = path
+        .split_once("://")
+        .map(|(_, rest)| rest)
+        .or_else(|| path.strip_prefix("//"));
+    match authority {
+        Some(rest) => rest.find('/').map_or("/", |slash| &rest[slash..]),
+        // Neither a path nor a web address, such as `app:token`.
+        None if path
+            .split('/')
+            .next()
+            .is_some_and(|first| first.contains(':')) =>
+        {
+            "another place"
+        }
+        None if path.is_empty() => "the same page",
+        None => path,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_a_redirect_the_path_alone_is_told() {
+        for (location, told) in [
+            ("/login?token=live", "/login"),
+            ("/login#token=live", "/login"),
+            ("/login;session=live?x", "/login"),
+            ("https://user:live@panel.test/a/b?token=live", "/a/b"),
+            ("https://live@panel.test", "/"),
+            ("https://panel.test?token=live", "/"),
+            ("//user:live@panel.test/a", "/a"),
+            ("next/page?token=live", "next/page"),
+            ("?token=live", "the same page"),
+            ("app:live", "another place"),
+        ] {
+            assert_eq!(path_of(location), told, "{location}");
+            let why = no_verdict(302, None, Some(location)).to_string();
+            assert!(why.contains(told) && !why.contains("live"), "{why}");
+        }
+    }
 
     #[test]
     fn a_rate_limit_a_failure_or_a_success_can_never_be_listed_as_a_refusal() {

@@ -11,8 +11,9 @@ use thiserror::Error;
 /// - The negative control uses the *real* admin's e-mail with a random password. An unknown e-mail would only show that
 ///   unknown users are refused, and panels count by address as well, so it would save nothing.
 /// - Every login takes one from the budget beforehand, also one that is expected to be right: it may turn out wrong.
-/// - A login that was accepted, or whose request was certainly never sent, gives its one back. It does not give back earlier
-///   ones: many panels forget wrong logins after a right one, but not all.
+/// - A login that was accepted ends the row: the limit is one of wrong logins *in a row*, as panels count them. For a panel
+///   that forgets wrong logins by time alone, set a lower limit.
+/// - A login whose request was certainly never sent gives its one back.
 /// - Everything else stays counted: a refusal, a 423 or 429, a 500, a timeout.
 /// - One login fewer than the panel's limit may go wrong in all, counting what earlier runs of the same rotation spent.
 #[derive(Debug)]
@@ -42,6 +43,11 @@ impl WrongLoginBudget {
         }
     }
 
+    /// Counts on from what an earlier run counted, if that is more.
+    pub fn at_least(&self, spent: u32) {
+        self.spent.fetch_max(spent, Ordering::SeqCst);
+    }
+
     /// Logins counted so far: for the record, so that a later run goes on counting.
     pub fn spent(&self) -> u32 {
         self.spent.load(Ordering::SeqCst)
@@ -58,6 +64,10 @@ impl WrongLoginBudget {
                 spent,
                 limit: self.limit,
             })
+    }
+
+    pub(super) fn start_again(&self) {
+        self.spent.store(0, Ordering::SeqCst);
     }
 
     pub(super) fn give_back(&self) {
@@ -77,6 +87,17 @@ mod tests {
         assert_eq!(budget.take(), Err(BudgetSpent { spent: 2, limit: 3 }));
         budget.give_back();
         assert!(budget.take().is_ok());
+    }
+
+    #[test]
+    fn a_right_login_ends_the_row() {
+        let budget = WrongLoginBudget::new(3, 0);
+        budget.take().unwrap();
+        budget.take().unwrap();
+        budget.start_again();
+        assert_eq!(budget.spent(), 0);
+        budget.at_least(2);
+        assert!(budget.take().is_err());
     }
 
     #[test]

@@ -4,7 +4,10 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use reqwest::header::{AUTHORIZATION, COOKIE, HeaderValue, LOCATION, RETRY_AFTER, SET_COOKIE};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use reqwest::header::{
+    AUTHORIZATION, CONTENT_TYPE, COOKIE, HeaderValue, LOCATION, RETRY_AFTER, SET_COOKIE,
+};
 use reqwest::{Method, Url, redirect};
 use serde_json::Value;
 use thiserror::Error;
@@ -23,6 +26,8 @@ const BODY_LIMIT: usize = 64 * 1024;
 pub struct Client {
     inner: reqwest::Client,
     base: String,
+    host: String,
+    port: u16,
     limit: Duration,
 }
 
@@ -48,19 +53,23 @@ pub enum ClientError {
 
 /// What a request carries besides its path.
 #[derive(Default)]
-pub(super) struct Parcel<'a> {
-    pub(super) json: Option<Value>,
-    pub(super) bearer: Option<&'a Secret>,
-    pub(super) cookie: Option<(&'a str, &'a Secret)>,
+pub(crate) struct Parcel<'a> {
+    pub(crate) json: Option<Value>,
+    /// `application/x-www-form-urlencoded`, where it is not empty.
+    pub(crate) form: Vec<(&'static str, Secret)>,
+    /// A whole `Authorization` header, where it is not a bearer's.
+    pub(crate) authorization: Option<Secret>,
+    pub(crate) bearer: Option<&'a Secret>,
+    pub(crate) cookie: Option<(&'a str, &'a Secret)>,
 }
 
 /// A whole answer, before anybody judged it.
-pub(super) struct Raw {
-    pub(super) status: u16,
-    pub(super) location: Option<String>,
-    pub(super) retry_after: Option<u64>,
-    pub(super) cookies: Vec<(String, Secret)>,
-    pub(super) body: Body,
+pub(crate) struct Raw {
+    pub(crate) status: u16,
+    pub(crate) location: Option<String>,
+    pub(crate) retry_after: Option<u64>,
+    pub(crate) cookies: Vec<(String, Secret)>,
+    pub(crate) body: Body,
 }
 
 impl Client {
@@ -115,8 +124,15 @@ impl Client {
         Ok(Self {
             inner,
             base: url.as_str().trim_end_matches('/').to_owned(),
+            host: host.to_owned(),
+            port: url.port_or_known_default().unwrap_or_default(),
             limit,
         })
+    }
+
+    /// The port of the base URL, its scheme's own where it names none.
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// GET of a health path. Whatever status comes back is the answer; [`Answer::is_success`] is "healthy".
@@ -132,7 +148,7 @@ impl Client {
     }
 
     /// Sends one request, once, and reads the answer.
-    pub(super) async fn send(
+    pub(crate) async fn send(
         &self,
         method: Method,
         path: &str,
@@ -143,11 +159,19 @@ impl Client {
         if let Some(json) = &parcel.json {
             request = request.json(json);
         }
+        if !parcel.form.is_empty() {
+            request = request
+                .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
+                .body(form(&parcel.form));
+        }
         if let Some(token) = parcel.bearer {
             request = request.header(
                 AUTHORIZATION,
                 sensitive(&format!("Bearer {}", token.expose()))?,
             );
+        }
+        if let Some(whole) = &parcel.authorization {
+            request = request.header(AUTHORIZATION, sensitive(whole.expose())?);
         }
         if let Some((name, token)) = parcel.cookie {
             request = request.header(COOKIE, sensitive(&format!("{name}={}", token.expose()))?);
@@ -190,8 +214,11 @@ impl Client {
         let why = chain(&error);
         if error.is_timeout() {
             HttpUnknown::TimedOut(self.limit)
-        } else if error.is_connect() && holds_rustls(&error) {
-            HttpUnknown::Tls(why)
+        } else if let Some(tls) = rustls_within(&error).filter(|_| error.is_connect()) {
+            HttpUnknown::Tls {
+                host: self.host.clone(),
+                why: handshake(tls),
+            }
         } else if error.is_connect() {
             HttpUnknown::Unreachable(why)
         } else {
@@ -206,6 +233,14 @@ impl fmt::Debug for Client {
     }
 }
 
+fn form(fields: &[(&str, Secret)]) -> String {
+    let encoded = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
+    let pairs = fields
+        .iter()
+        .map(|(name, value)| format!("{name}={}", encoded(value.expose())));
+    pairs.collect::<Vec<_>>().join("&")
+}
+
 /// A header value that the HTTP library does not print.
 fn sensitive(text: &str) -> Result<HeaderValue, HttpUnknown> {
     let mut value = HeaderValue::from_str(text).map_err(|_| {
@@ -215,14 +250,31 @@ fn sensitive(text: &str) -> Result<HeaderValue, HttpUnknown> {
     Ok(value)
 }
 
-/// Whether a TLS error is among the causes. `io::Error` hides what it wraps from `source`.
-fn holds_rustls(error: &(dyn std::error::Error + 'static)) -> bool {
+/// The TLS error among the causes. `io::Error` hides what it wraps from `source`.
+fn rustls_within<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
     let wrapped = error
         .downcast_ref::<std::io::Error>()
         .and_then(std::io::Error::get_ref);
-    error.is::<rustls::Error>()
-        || wrapped.is_some_and(|inner| holds_rustls(inner))
-        || error.source().is_some_and(holds_rustls)
+    error
+        .downcast_ref()
+        .or_else(|| rustls_within(wrapped?))
+        .or_else(|| rustls_within(error.source()?))
+}
+
+/// What went wrong, and what to do where that is not in the words already.
+fn handshake(error: &rustls::Error) -> String {
+    use rustls::CertificateError::{BadSignature, UnknownIssuer};
+    match error {
+        // The second where another authority of the same name is trusted, such as a former one of the same make.
+        rustls::Error::InvalidCertificate(why @ (UnknownIssuer | BadSignature)) => {
+            format!(
+                "its certificate is not signed by an authority that is trusted here ({why:?}); if it is a private one, name its certificate in http.ca_file"
+            )
+        }
+        // Our own words, where a pin did not fit.
+        rustls::Error::General(why) => why.clone(),
+        other => other.to_string(),
+    }
 }
 
 #[cfg(test)]
@@ -251,8 +303,8 @@ mod tests {
     #[test]
     fn an_address_has_no_name_to_connect_elsewhere_for() {
         let tls = Tls {
-            ca_file: None,
             connect_to: Some([127, 0, 0, 1].into()),
+            ..Tls::default()
         };
         assert!(Client::new("http://10.0.0.1", &tls, Duration::from_secs(1)).is_err());
         assert!(Client::new("http://panel.test", &tls, Duration::from_secs(1)).is_ok());

@@ -103,7 +103,7 @@ impl Client {
             Err(why) => LoginAnswer::Unknown(why),
         };
         match &answer {
-            LoginAnswer::Accepted(_) => budget.give_back(),
+            LoginAnswer::Accepted(_) => budget.start_again(),
             LoginAnswer::Unknown(why) if why.was_never_sent() => budget.give_back(),
             _ => {}
         }

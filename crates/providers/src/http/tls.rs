@@ -9,6 +9,8 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
 use thiserror::Error;
 
+use super::pin::{Fingerprint, Pinned};
+
 /// Where distributions keep their bundle: Debian and Arch, Fedora and RHEL, SUSE, Alpine. Read by path, so that no
 /// environment variable (`SSL_CERT_FILE`) decides whom a rotation trusts.
 const BUNDLES: [&str; 4] = [
@@ -24,6 +26,9 @@ pub struct Tls {
     /// Trust the authorities in this PEM file *instead of* the system's. A server's own self-signed certificate works too,
     /// unless it is marked as an authority.
     pub ca_file: Option<PathBuf>,
+    /// Trust a server whose own certificate has one of these SHA-256 fingerprints, whatever name, authority or date it has, *instead
+    /// of* any authority. It is what Proxmox users do: a node's certificate is signed by the cluster itself.
+    pub pins: Vec<Fingerprint>,
     /// Connect to this address for the host of the base URL (also without TLS): past DNS, with the certificate still
     /// checked against the host's name.
     pub connect_to: Option<IpAddr>,
@@ -57,7 +62,7 @@ pub enum TlsError {
 
 /// The client's TLS settings, with ring, installed nowhere globally. Reads files; blocks for milliseconds.
 pub(super) fn config(tls: &Tls, is_https: bool) -> Result<ClientConfig, TlsError> {
-    let roots = if !is_https {
+    let roots = if !is_https || !tls.pins.is_empty() {
         RootCertStore::empty()
     } else if let Some(path) = &tls.ca_file {
         read(path)?
@@ -66,10 +71,19 @@ pub(super) fn config(tls: &Tls, is_https: bool) -> Result<ClientConfig, TlsError
         read(found.ok_or(TlsError::NoSystemBundle)?)?
     };
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    Ok(ClientConfig::builder_with_provider(provider)
+    let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
-        .map_err(|e| TlsError::Setup(e.to_string()))?
-        .with_root_certificates(roots)
+        .map_err(|e| TlsError::Setup(e.to_string()))?;
+    if tls.pins.is_empty() {
+        return Ok(builder.with_root_certificates(roots).with_no_client_auth());
+    }
+    let verifier = Pinned {
+        pins: tls.pins.clone(),
+        provider,
+    };
+    Ok(builder
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
         .with_no_client_auth())
 }
 
@@ -103,7 +117,7 @@ mod tests {
         let path = directory.path().join("ca.pem");
         let tls = Tls {
             ca_file: Some(path.clone()),
-            connect_to: None,
+            ..Tls::default()
         };
         let missing = config(&tls, true).unwrap_err();
         assert!(matches!(missing, TlsError::Unreadable { .. }), "{missing}");

@@ -1,23 +1,46 @@
 //! Where a server listens, and as whom to come.
 
 use std::fmt;
+use std::future::Future;
+use std::io;
 use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use keyroll_secret::Secret;
 use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_postgres::Config;
 use tokio_postgres::config::{Host, SslMode};
 
-/// A TCP address: an IP address or a host name, and a port.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Address {
-    host: String,
-    port: u16,
+/// How a server is reached: at a TCP address from here, or by a [`Connect`].
+#[derive(Debug, Clone)]
+pub struct Address(pub(super) Way);
+
+#[derive(Debug, Clone)]
+pub(super) enum Way {
+    Tcp { host: String, port: u16 },
+    Through(Arc<dyn Connect>),
 }
 
+/// A way to a server that is no TCP connection from here, such as a relay. It carries the protocol's bytes and knows nothing
+/// of them. Its `Display` names the way for people, such as `172.18.0.2:5432 through container panel-api-1`.
+pub trait Connect: fmt::Debug + fmt::Display + Send + Sync {
+    /// Opens one more stream to the server's port. Dropped, the stream is closed.
+    fn connect(&self) -> Opening<'_>;
+}
+
+/// A stream on its way.
+pub type Opening<'a> = Pin<Box<dyn Future<Output = io::Result<Box<dyn Stream>>> + Send + 'a>>;
+
+/// Bytes in both directions.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
 /// One way to come to one database: the path, the database and the role. Holds no password.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone)]
 pub struct Endpoint {
     /// Where the server listens.
     pub address: Address,
@@ -41,37 +64,29 @@ pub struct InvalidName(String);
 impl Address {
     /// An address by IP.
     pub fn ip(ip: IpAddr, port: u16) -> Self {
-        Self {
-            host: ip.to_string(),
-            port,
-        }
+        Self::name(ip.to_string(), port)
     }
 
     /// An address by name, or by IP written as text.
     pub fn name(host: impl Into<String>, port: u16) -> Self {
-        Self {
+        Self(Way::Tcp {
             host: host.into(),
             port,
-        }
+        })
     }
 
-    /// The host as given.
-    pub fn host(&self) -> &str {
-        &self.host
-    }
-
-    /// The port.
-    pub fn port(&self) -> u16 {
-        self.port
+    /// Another way.
+    pub fn through(way: impl Connect + 'static) -> Self {
+        Self(Way::Through(Arc::new(way)))
     }
 }
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.host.contains(':') {
-            write!(f, "[{}]:{}", self.host, self.port)
-        } else {
-            write!(f, "{}:{}", self.host, self.port)
+        match &self.0 {
+            Way::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Way::Tcp { host, port } => write!(f, "{host}:{port}"),
+            Way::Through(way) => write!(f, "{way}"),
         }
     }
 }
@@ -86,9 +101,10 @@ impl Endpoint {
             .password(password.expose())
             .application_name(application)
             .ssl_mode(SslMode::Disable)
-            .connect_timeout(limit)
-            .port(self.address.port);
-        config.host(&self.address.host);
+            .connect_timeout(limit);
+        if let Way::Tcp { host, port } = &self.address.0 {
+            config.host(host).port(*port);
+        }
         debug_assert!(
             !matches!(config.get_hosts().first(), Some(Host::Unix(_))),
             "a socket path is trusted as a rule and is never a check"

@@ -1,15 +1,18 @@
 //! Asking a server whether it accepts a password, and whether its answer means anything.
 
 use std::fmt;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
 use std::time::Duration;
 
 use keyroll_secret::{Format, Secret};
 use tokio_postgres::error::{DbError, SqlState};
-use tokio_postgres::tls::NoTlsStream;
-use tokio_postgres::{Client, Connection, NoTls, Socket};
+use tokio_postgres::{Client, Config, NoTls};
 
-use super::endpoint::Endpoint;
+use super::endpoint::{Endpoint, Way};
 use super::error::{clean, words};
+use super::in_clear::{AskedInClear, NotInClear};
 use crate::words::chain;
 
 /// How the checks show up in the server's list of sessions.
@@ -108,6 +111,33 @@ pub(super) enum NoLogin {
     Unknown(LoginUnknown),
 }
 
+/// Moves a connection's bytes; ends with the connection.
+pub(super) type Driver = Pin<Box<dyn Future<Output = Result<(), tokio_postgres::Error>> + Send>>;
+
+/// Why a login failed.
+enum Failed {
+    /// There was no stream to log in over.
+    Way(io::Error),
+    Login(tokio_postgres::Error),
+}
+
+impl Way {
+    async fn log_in(&self, config: &Config) -> Result<(Client, Driver), Failed> {
+        match self {
+            Self::Tcp { .. } => {
+                let (client, connection) = config.connect(NoTls).await.map_err(Failed::Login)?;
+                Ok((client, Box::pin(connection)))
+            }
+            Self::Through(way) => {
+                let stream = way.connect().await.map_err(Failed::Way)?;
+                let connected = config.connect_raw(NotInClear::new(stream), NoTls).await;
+                let (client, connection) = connected.map_err(Failed::Login)?;
+                Ok((client, Box::pin(connection)))
+            }
+        }
+    }
+}
+
 /// Connects and logs in within `limit`.
 ///
 /// The client's half of SCRAM is CPU work (about a millisecond at 4096 iterations, far more where the server asks for
@@ -118,12 +148,17 @@ pub(super) async fn connect(
     password: &Secret,
     application: &str,
     limit: Duration,
-) -> Result<(Client, Connection<Socket, NoTlsStream>), NoLogin> {
+) -> Result<(Client, Driver), NoLogin> {
     let config = endpoint.config(password, application, limit);
-    let mut task = tokio::spawn(async move { config.connect(NoTls).await });
+    let way = endpoint.address.0.clone();
+    let mut task = tokio::spawn(async move { way.log_in(&config).await });
     match tokio::time::timeout(limit, &mut task).await {
         Ok(Ok(Ok(pair))) => Ok(pair),
-        Ok(Ok(Err(error))) => Err(judge(&error, password, limit)),
+        Ok(Ok(Err(Failed::Login(error)))) => Err(judge(&error, password, limit)),
+        Ok(Ok(Err(Failed::Way(error)))) => Err(NoLogin::Unknown(LoginUnknown::Unreachable(clean(
+            &chain(&error),
+            &[password],
+        )))),
         Ok(Err(_)) => Err(NoLogin::Unknown(LoginUnknown::Unreachable(
             "the attempt was ended".into(),
         ))),
@@ -155,6 +190,9 @@ fn judge(error: &tokio_postgres::Error, password: &Secret, limit: Duration) -> N
     let why = clean(&chain(error), &[password]);
     if let Some(io) = find_io(error) {
         return NoLogin::Unknown(match io.kind() {
+            _ if matches!(io.get_ref(), Some(e) if e.is::<AskedInClear>()) => {
+                LoginUnknown::Protocol(why)
+            }
             std::io::ErrorKind::TimedOut => LoginUnknown::TimedOut(limit),
             _ => LoginUnknown::Unreachable(why),
         });

@@ -11,8 +11,8 @@
 //! - Somebody else may change the role meanwhile: [`Session::set_password`] compares and sets under a row lock.
 //! - Open sessions outlive the password: [`Session::terminate_sessions`].
 //!
-//! Connections are plain TCP without TLS, meant for the host's own container network; a server that insists on TLS gives
-//! [`LoginUnknown::NoWayIn`]. Connect to the server itself, not through a pooler: the session keeps settings and locks.
+//! Connections have no TLS, being meant for the host's own container network: TCP, or bytes that a [`Connect`] carries to
+//! where the server listens. A server that insists on TLS gives [`LoginUnknown::NoWayIn`]. Connect to the server itself, not through a pooler: the session keeps settings and locks.
 //! A program that uses this crate must not enable debug logging of the crate `tokio_postgres`: it prints statements.
 
 mod app_sessions;
@@ -20,10 +20,13 @@ mod backends;
 mod cell;
 mod endpoint;
 mod error;
+mod greeting;
+mod in_clear;
 mod login;
 mod password;
 mod quiet;
 mod session;
+mod settings;
 mod table;
 mod time;
 mod transaction;
@@ -39,9 +42,13 @@ pub use cell::Cell;
 pub use cell::CellAt;
 pub use endpoint::Address;
 pub use endpoint::ApplicationName;
+pub use endpoint::Connect;
 pub use endpoint::Endpoint;
 pub use endpoint::InvalidName;
+pub use endpoint::Opening;
+pub use endpoint::Stream;
 pub use error::PostgresError;
+pub use greeting::greet;
 pub use login::Login;
 pub use login::LoginUnknown;
 pub use login::PathCheck;
@@ -52,6 +59,9 @@ pub use password::RoleFacts;
 pub use password::StoredPassword;
 pub use session::ServerVersion;
 pub use session::Session;
+pub use settings::SettingChange;
+pub use settings::SettingsSet;
+pub use settings::SettingsTable;
 pub use table::Named;
 pub use table::Table;
 pub use time::ServerTime;

@@ -31,6 +31,7 @@ pub struct Session {
     at: String,
     application: ApplicationName,
     superuser: bool,
+    in_recovery: bool,
     version: ServerVersion,
     limit: Duration,
 }
@@ -77,6 +78,7 @@ impl Session {
             at,
             application: application.clone(),
             superuser: false,
+            in_recovery: false,
             version: ServerVersion {
                 number: 0,
                 text: String::new(),
@@ -104,7 +106,7 @@ impl Session {
                 DOING,
                 "SELECT current_setting('is_superuser') = 'on', current_setting('server_version_num')::int, \
                  current_setting('server_version'), CASE WHEN current_setting('synchronous_commit') = 'off' \
-                 THEN set_config('synchronous_commit', 'on', false) END",
+                 THEN set_config('synchronous_commit', 'on', false) END, pg_is_in_recovery()",
                 &[],
             )
             .await?;
@@ -114,6 +116,7 @@ impl Session {
             number: row.get(1),
             text: row.get(2),
         };
+        self.in_recovery = row.get(4);
         if self.superuser {
             self.ask(DOING, quiet::BEFORE_TRANSACTIONS, &[]).await?;
         }
@@ -123,6 +126,17 @@ impl Session {
     /// Role, database and address, for messages.
     pub fn at(&self) -> &str {
         &self.at
+    }
+
+    /// Whether it has ended: the server closed it, or is gone. An open one may still fail.
+    pub fn is_closed(&self) -> bool {
+        self.client.is_closed()
+    }
+
+    /// Whether the server replayed another one's changes when the session began, and took none itself: a standby, or one that is being
+    /// restored.
+    pub fn is_in_recovery(&self) -> bool {
+        self.in_recovery
     }
 
     /// Whether the session's role is a superuser.

@@ -6,25 +6,14 @@ mod tls;
 use std::time::Duration;
 
 use keyroll_providers::http::{
-    Answer, Carry, Client, HttpUnknown, LoginAnswer, LoginSpec, PageAnswer, PageCheck, PageSpec,
-    RefreshSpec, Refusals, SendRefresh, Tls, TokenAt, Tokens, WrongLoginBudget, jwt,
+    Answer, Carry, Client, HttpUnknown, LoginAnswer, PageAnswer, PageCheck, PageSpec, RefreshSpec,
+    Refusals, SendRefresh, Tls, TokenAt, Tokens, WrongLoginBudget, jwt,
 };
 use keyroll_secret::Secret;
-use panel::{ADMIN, KEY, Panel, RIGHT};
+use panel::{ADMIN, KEY, Panel, RIGHT, login_at};
 use tokio::net::TcpListener;
 
 const LIMIT: Duration = Duration::from_secs(5);
-
-fn login_at(path: &str) -> LoginSpec {
-    LoginSpec {
-        path: path.into(),
-        email_field: "email".into(),
-        password_field: "password".into(),
-        access: TokenAt::Json("/data/accessToken".into()),
-        refresh: Some(TokenAt::Json("/data/refreshToken".into())),
-        refused: Refusals::default(),
-    }
-}
 
 fn page_at(path: &str) -> PageSpec {
     PageSpec {

@@ -11,7 +11,7 @@ use axum::http::header::{AUTHORIZATION, COOKIE, LOCATION, RETRY_AFTER, SET_COOKI
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{any, get, post};
-use keyroll_providers::http::jwt;
+use keyroll_providers::http::{LoginSpec, Refusals, TokenAt, jwt};
 use keyroll_secret::Secret;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -25,6 +25,18 @@ pub(crate) const KEY: &str = "panel-jwt-key";
 const REFRESH: &str = "refresh-token-1";
 /// `{"alg":"HS256"}`, `{"sub":"admin"}` and a signature to be replaced.
 const UNSIGNED: &str = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhZG1pbiJ9.AA";
+
+/// Its login, at one of its paths.
+pub(crate) fn login_at(path: &str) -> LoginSpec {
+    LoginSpec {
+        path: path.into(),
+        email_field: "email".into(),
+        password_field: "password".into(),
+        access: TokenAt::Json("/data/accessToken".into()),
+        refresh: Some(TokenAt::Json("/data/refreshToken".into())),
+        refused: Refusals::default(),
+    }
+}
 
 pub(crate) struct Panel {
     address: SocketAddr,

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use keyroll_providers::http::{Answer, Client, HttpUnknown, Tls};
+use keyroll_providers::http::{Answer, Client, Fingerprint, HttpUnknown, Tls};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::ServerConfig;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -54,8 +54,18 @@ async fn server(directory: &Path) -> (PathBuf, u16) {
 }
 
 async fn ask(host: &str, port: u16, ca_file: Option<PathBuf>) -> Answer {
+    ask_trusting(host, port, ca_file, vec![]).await
+}
+
+async fn ask_trusting(
+    host: &str,
+    port: u16,
+    ca_file: Option<PathBuf>,
+    pins: Vec<Fingerprint>,
+) -> Answer {
     let tls = Tls {
         ca_file,
+        pins,
         connect_to: Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
     };
     let url = format!("https://{host}:{port}");
@@ -71,7 +81,8 @@ async fn the_profiles_authority_is_trusted_for_the_right_name_alone() {
     assert!(right.is_success(), "{right:?}");
     let wrong = ask("other.test", port, Some(file)).await;
     assert!(
-        matches!(wrong, Answer::Unknown(HttpUnknown::Tls(_))),
+        matches!(&wrong, Answer::Unknown(why @ HttpUnknown::Tls { .. })
+            if why.to_string().contains("with other.test failed") && why.to_string().contains("name")),
         "{wrong:?}"
     );
 }
@@ -84,7 +95,34 @@ async fn an_authority_that_is_not_the_profiles_is_not_trusted() {
     let (file, _) = server(others.path()).await;
     let answer = ask("panel.test", port, Some(file)).await;
     assert!(
-        matches!(&answer, Answer::Unknown(why @ HttpUnknown::Tls(_)) if why.was_never_sent()),
+        matches!(&answer, Answer::Unknown(why @ HttpUnknown::Tls { .. }) if why.was_never_sent()),
         "{answer:?}"
     );
+    let Answer::Unknown(why) = answer else {
+        return;
+    };
+    let told = why.to_string();
+    assert!(
+        told.contains("with panel.test failed") && told.contains("http.ca_file"),
+        "{told}"
+    );
+}
+
+#[tokio::test]
+async fn a_pinned_certificate_is_trusted_for_itself_and_another_is_told_by_its_fingerprint() {
+    let directory = tempfile::tempdir().unwrap();
+    let (_, port) = server(directory.path()).await;
+    let none: Fingerprint = ["00"; 32].join(":").parse().unwrap();
+    let wrong = ask_trusting("panel.test", port, None, vec![none]).await;
+    let Answer::Unknown(why @ HttpUnknown::Tls { .. }) = &wrong else {
+        panic!("{wrong:?}");
+    };
+    // What it says can be compared with the node's own and put into the profile.
+    let told = why.to_string();
+    let seen = told
+        .split_whitespace()
+        .find(|w| w.matches(':').count() == 31);
+    let seen: Fingerprint = seen.unwrap().trim_end_matches(',').parse().unwrap();
+    let right = ask_trusting("node.test", port, None, vec![none, seen]).await;
+    assert!(right.is_success(), "{right:?}");
 }

@@ -8,4 +8,6 @@ mod login;
 mod password;
 mod rows;
 mod secrecy;
+mod settings;
 mod support;
+mod through;

@@ -121,6 +121,11 @@ impl Server {
         endpoint(self.relay.port, database, role)
     }
 
+    /// Where it trusts everybody.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
     /// The relay on the path that checks passwords.
     pub(crate) fn relay(&self) -> &Relay {
         &self.relay

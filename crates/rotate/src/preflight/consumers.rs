@@ -16,7 +16,7 @@ use super::project::Seen;
 use crate::about::{EnvFact, Fate, ServiceFact, Use};
 use crate::error::Code;
 use crate::profile::Profile;
-use crate::world::Pair;
+use crate::world::{Pair, Set};
 
 /// Finds the uses of every rotated secret, and refuses those that the edit of the env file would not reach.
 pub(super) async fn find(
@@ -44,7 +44,7 @@ pub(super) async fn find(
     };
     let secrets: Vec<(String, Secret)> = pairs
         .iter()
-        .map(|(name, pair)| (name.clone(), pair.old.clone()))
+        .map(|(name, pair)| (name.clone(), pair.held(Set::Old).clone()))
         .collect();
     // Compose secrets from its environment count as consumers when their variable is one of the env file's.
     let variables = edit.values();
@@ -112,7 +112,7 @@ pub(super) async fn find(
             );
         }
     }
-    strangers(seen, &secrets, found).await;
+    strangers(seen, &secrets, found);
     all
 }
 
@@ -126,27 +126,15 @@ fn to_use(consumer: &Consumer) -> Use {
         place: consumer.place.to_string(),
         env_key,
         embedded: consumer.form != Form::Whole,
+        in_container: consumer.seen_in != SeenIn::Config,
     }
 }
 
 /// Running containers outside of the project that hold a value: they would be cut off.
-async fn strangers(seen: &Seen, secrets: &[(String, Secret)], found: &mut Findings) {
-    let everything = match seen.engine.all_containers().await {
-        Ok(everything) => everything,
-        Err(why) => {
-            found.refuse(
-                Code::Consumer,
-                format!("could not look at the other containers of this host: {why}"),
-                "mend it",
-            );
-            return;
-        }
-    };
+fn strangers(seen: &Seen, secrets: &[(String, Secret)], found: &mut Findings) {
     let nothing = Resolved::default();
-    for container in everything
-        .iter()
-        .filter(|c| c.state == State::Running && (c.project != seen.fact.name || c.one_off))
-    {
+    let running = seen.others.iter().filter(|c| c.state == State::Running);
+    for container in running {
         let uses = consumers(
             secrets,
             &nothing,
@@ -222,7 +210,9 @@ pub(super) fn fates(
             container: container.id.clone(),
             image: container.image_id.clone(),
             fate,
+            done: container.is_done(),
             sick: why,
+            addresses: container.networks.iter().map(|(_, ip)| *ip).collect(),
         };
         facts.insert(container.service.clone(), fact);
     }

@@ -10,7 +10,7 @@ use super::{Findings, TakesBack};
 use crate::about::{DatabaseFact, EnvFact};
 use crate::error::{Code, Refusal, RotateError};
 use crate::profile::{Profile, Source};
-use crate::world::{ENV_AFTER, ENV_BEFORE, Pair};
+use crate::world::{ENV_AFTER, ENV_BEFORE, Pair, Set, WRITTEN};
 
 /// The env file as it is, and as it will be.
 #[derive(Debug)]
@@ -122,8 +122,12 @@ impl Edit {
         values: &BTreeMap<String, Secret>,
     ) -> BTreeMap<String, Pair> {
         let pair = |name: &String| {
+            let old = self.in_force(profile, name)?;
             let pair = Pair {
-                old: self.in_force(profile, name)?,
+                written: self
+                    .value(&profile.secrets[name].key)
+                    .filter(|written| !written.same_as(&old)),
+                old,
                 new: values.get(name)?.clone(),
             };
             Some((name.clone(), pair))
@@ -159,7 +163,8 @@ impl Edit {
                 own: &own,
                 derived: &[],
             };
-            let embedded = self.after.replace_embedded(&pair.old, &pair.new, &scope);
+            let held = pair.held(Set::Old);
+            let embedded = self.after.replace_embedded(held, &pair.new, &scope);
             derived.extend(embedded.derived.into_iter().map(|d| d.key));
             for doubt in embedded.unknown {
                 found.refuse(
@@ -206,11 +211,16 @@ impl Edit {
     }
 
     /// What undo needs of the file.
-    pub(super) fn keep(&self) -> Vec<(String, Secret)> {
-        vec![
+    pub(super) fn keep(&self, pairs: &BTreeMap<String, Pair>) -> Vec<(String, Secret)> {
+        let mut keep = vec![
             (ENV_BEFORE.to_owned(), text_of(&self.before)),
             (ENV_AFTER.to_owned(), text_of(&self.after)),
-        ]
+        ];
+        for (name, pair) in pairs {
+            let written = pair.written.clone();
+            keep.extend(written.map(|written| (format!("{WRITTEN}{name}"), written)));
+        }
+        keep
     }
 
     /// The file with other values than those to come: for asking compose what depends on it.
@@ -225,7 +235,7 @@ impl Edit {
             let stand_in = keyroll_secret::Format::default().generate().ok()?;
             file.set(&profile.secrets[name].key, &stand_in).ok()?;
             file.replace_embedded(
-                &pair.old,
+                pair.held(Set::Old),
                 &stand_in,
                 &Scope {
                     own: &own,

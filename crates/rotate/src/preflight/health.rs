@@ -4,17 +4,18 @@ use std::collections::BTreeMap;
 
 use keyroll_backup::space;
 use keyroll_journal::RotationId;
-use keyroll_providers::postgres::StoredPassword;
+use keyroll_providers::postgres::{Session, StoredPassword};
 use keyroll_secret::Secret;
 
 use super::Findings;
 use super::project::Seen;
 use crate::about::About;
-use crate::database;
+use crate::database::{self, Free};
 use crate::error::Code;
 use crate::panel::{Finding, Panel};
 use crate::profile::{Profile, SecretKind};
-use crate::world::{Pair, WITNESS_ACCESS, WITNESS_REFRESH, endpoint_of};
+use crate::reach::Reach;
+use crate::world::{Pair, WITNESS_ACCESS, WITNESS_REFRESH};
 
 /// What was seen besides the findings.
 #[derive(Debug, Default)]
@@ -22,6 +23,8 @@ pub(super) struct Health {
     pub(super) database_bytes: Option<u64>,
     /// Tokens of a session that is alive now, to be shown dead later.
     pub(super) witness: Vec<(String, Secret)>,
+    /// The session that looked at the database.
+    pub(super) sessions: Free,
 }
 
 /// Room on the backup's file system, in bytes.
@@ -31,6 +34,10 @@ pub(super) struct Room {
     pub(super) free: u64,
 }
 
+#[expect(
+    clippy::too_many_arguments,
+    reason = "all that the looks before have found"
+)]
 pub(super) async fn look(
     about: &About,
     seen: &Seen,
@@ -38,6 +45,7 @@ pub(super) async fn look(
     others: &BTreeMap<String, Secret>,
     panel: Option<&Panel>,
     id: &RotationId,
+    log_in: bool,
     found: &mut Findings,
 ) -> Health {
     let value = |kind: SecretKind| -> Option<Secret> {
@@ -49,11 +57,20 @@ pub(super) async fn look(
     };
     let (database, application) = tokio::join!(
         look_at_database(about, seen, value(SecretKind::PostgresPassword), id),
-        look_at_panel(about, panel, value(SecretKind::AdminPassword)),
+        look_at_panel(about, panel, value(SecretKind::AdminPassword), log_in),
     );
+    if !log_in && about.admin_email.is_some() && panel.is_some_and(Panel::has_login) {
+        found.note(
+            "not tried: the admin's login (it would open a session); `--log-in` tries it, as rotate does",
+        );
+    }
     let mut health = Health::default();
     match database {
-        Ok(bytes) => health.database_bytes = bytes,
+        Ok(Some((bytes, session))) => {
+            health.database_bytes = Some(bytes);
+            health.sessions.put(session);
+        }
+        Ok(None) => {}
         Err((code, what, next)) => found.refuse(code, what, next),
     }
     match application {
@@ -70,7 +87,7 @@ async fn look_at_database(
     seen: &Seen,
     password: Option<Secret>,
     id: &RotationId,
-) -> Result<Option<u64>, Trouble> {
+) -> Result<Option<(u64, Session)>, Trouble> {
     let (Some(spec), Some(fact)) = (&about.profile.database, &about.database) else {
         return Ok(None);
     };
@@ -83,24 +100,16 @@ async fn look_at_database(
     };
     let password = password
         .ok_or_else(|| trouble(format!("the env file has no value for {}", spec.password)))?;
-    let container = seen.containers.iter().find(|c| c.service == spec.service);
-    let container = container.ok_or_else(|| {
-        trouble(format!(
-            "service {} of [database] has no container",
-            spec.service
-        ))
-    })?;
-    let endpoint = endpoint_of(container, spec.port, &fact.role, &fact.database)
-        .await
-        .ok_or_else(|| {
-            trouble(format!(
-                "{} takes no connection from this host, at its own address or at a published port",
-                spec.service
-            ))
-        })?;
+    let reach = Reach {
+        engine: &seen.engine,
+        containers: &seen.containers,
+        about,
+        rotation: id,
+    };
+    let endpoint = reach.endpoint().await.map_err(trouble)?;
     match database::path_checks_passwords(&endpoint).await {
         Ok(()) => {}
-        Err(Finding::Wrong(what)) => {
+        Err(Finding::Wrong(what) | Finding::Alive(what)) => {
             return Err((
                 Code::Vacuous,
                 what,
@@ -116,6 +125,11 @@ async fn look_at_database(
         .database_size()
         .await
         .map_err(|e| trouble(e.to_string()))?;
+    if session.is_in_recovery() {
+        return Err(trouble(format!(
+            "{endpoint} is in recovery (a standby, or a server that is being restored) and takes no changes"
+        )));
+    }
     if !session.is_superuser() {
         return Err(trouble(format!(
             "role {} is no superuser: it can neither save roles and their verifiers nor set a password by verifier",
@@ -164,19 +178,20 @@ async fn look_at_database(
             Err(error) => return Err(trouble(error.to_string())),
         }
     }
-    Ok(Some(size))
+    Ok(Some((size, session)))
 }
 
 async fn look_at_panel(
     about: &About,
     panel: Option<&Panel>,
     password: Option<Secret>,
+    log_in: bool,
 ) -> Result<Vec<(String, Secret)>, Trouble> {
     let Some(panel) = panel else {
         return Ok(vec![]);
     };
     let trouble = |finding: Finding| match finding {
-        Finding::Wrong(what) => (
+        Finding::Wrong(what) | Finding::Alive(what) => (
             Code::Panel,
             what,
             "mend it; an admin who changed the password in the panel gives it with --current-admin-password-file",
@@ -199,13 +214,17 @@ async fn look_at_panel(
         )
     })?;
     let vacuous = |finding: Finding| match finding {
-        Finding::Wrong(what) => (
+        Finding::Wrong(what) | Finding::Alive(what) => (
             Code::Vacuous,
             what,
             "a check that cannot fail proves nothing; correct [http] in the profile",
         ),
         unknown @ Finding::Unknown(_) => trouble(unknown),
     };
+    if !log_in {
+        panel.pages_can_refuse().await.map_err(vacuous)?;
+        return Ok(vec![]);
+    }
     // The wrong login first: a right one resets the count of wrong ones in most applications.
     let (wrong_login, no_session) =
         tokio::join!(panel.login_can_fail(email), panel.pages_can_refuse());

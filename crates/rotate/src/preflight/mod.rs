@@ -14,13 +14,15 @@ use std::path::PathBuf;
 
 use jiff::Timestamp;
 use keyroll_journal::{Journal, RotationId, VersionState};
-use keyroll_runtimes::compose::{Cli, Engine};
+use keyroll_runtimes::compose::{Cli, Container, Engine};
 use keyroll_secret::{Identity, Redactor, Secret};
 
-use crate::about::{About, Fate, Operator, Reason, SecretFact};
+use crate::about::{About, Fate, Operator, Reason, SecretFact, ServiceFact};
+use crate::database::Free;
 use crate::error::{Code, Refusal, RotateError};
 use crate::operations::Request;
 use crate::panel::Panel;
+use crate::picture::{both_sets, pictures};
 use crate::profile::{Profile, SecretKind};
 use crate::report::{PlanReport, PlannedSecret, PlannedService, Progress};
 use crate::steps;
@@ -47,6 +49,8 @@ pub(crate) struct Ready {
     pub(crate) engine: Engine,
     pub(crate) cli: Cli,
     pub(crate) panel: Option<Panel>,
+    /// The session that preflight has looked with.
+    pub(crate) sessions: Free,
     pub(crate) report: PlanReport,
 }
 
@@ -194,9 +198,15 @@ pub(crate) async fn look(
         accepted: vec![],
         panel_sick: false,
         takes_back: back.map(|b| b.rotation),
+        behind_proxy: behind_proxy(panel.as_ref(), &seen.containers, &services),
         build: request.build,
         secrets,
         config_fingerprints: fingerprints_of(&seen.fact.config_files, identity)?,
+        pictures: pictures(
+            &seen.resolved,
+            &both_sets(&pairs),
+            &identity.fingerprint_key(),
+        ),
         project: seen.fact.clone(),
         services,
         stale: seen.stale.clone(),
@@ -212,6 +222,7 @@ pub(crate) async fn look(
         &others,
         panel.as_ref(),
         &id,
+        !request.no_login,
         &mut found,
     )
     .await;
@@ -220,7 +231,7 @@ pub(crate) async fn look(
     about.panel_sick = found.has(Code::Panel);
     about.accepted = found.settle(request, &redactor)?;
 
-    let mut keep = edit.keep();
+    let mut keep = edit.keep(&pairs);
     keep.extend(health.witness);
     let known_current = known(journal, &about)?;
     let report = report(&about, room, found.notes);
@@ -234,8 +245,26 @@ pub(crate) async fn look(
         engine: seen.engine,
         cli: seen.cli,
         panel,
+        sessions: health.sessions,
         report,
     })
+}
+
+/// Whether users come to the recreated containers through something else. Where nobody knows, something may.
+fn behind_proxy(
+    panel: Option<&Panel>,
+    containers: &[Container],
+    services: &BTreeMap<String, ServiceFact>,
+) -> bool {
+    let recreated = |c: &&Container| {
+        let fact = services.get(&c.service);
+        fact.is_some_and(|s| s.fate == Fate::Recreated)
+    };
+    let mut published = containers
+        .iter()
+        .filter(recreated)
+        .flat_map(|c| &c.published);
+    panel.is_none_or(|panel| published.all(|p| p.host.port() != panel.port()))
 }
 
 /// A fingerprint of each of these files as it is now.
@@ -295,9 +324,11 @@ pub(crate) async fn bystander(
         accepted: vec![],
         panel_sick: false,
         takes_back: None,
+        behind_proxy: false,
         build: false,
         secrets: vec![],
         config_fingerprints: vec![],
+        pictures: BTreeMap::new(),
         project: seen.fact.clone(),
         services: consumers::fates(profile, &seen, &BTreeMap::new()),
         stale: vec![],
@@ -308,6 +339,7 @@ pub(crate) async fn bystander(
     };
     found.stop()?;
     Ok(World {
+        rotation: id,
         about,
         identity,
         redactor,
@@ -317,6 +349,7 @@ pub(crate) async fn bystander(
         others,
         panel,
         staged: std::sync::Mutex::default(),
+        sessions: Free::default(),
     })
 }
 

@@ -21,6 +21,8 @@ pub(super) struct Seen {
     pub(super) fact: ProjectFact,
     /// Its containers, those of `compose run` left out.
     pub(super) containers: Vec<Container>,
+    /// Everything else on the engine.
+    pub(super) others: Vec<Container>,
     pub(super) resolved: Resolved,
     /// Services that are stale by an earlier choice.
     pub(super) stale: Vec<String>,
@@ -49,29 +51,32 @@ pub(super) async fn discover(
         env_files: profile.compose.env_files.clone(),
         project: profile.compose.project.clone(),
     };
-    let project = Project::discover(&engine, &wanted)
-        .await
-        .map_err(|e: DiscoverError| {
-            refuse(
-                e.to_string(),
-                "see [compose] in the profile; `docker compose ls -a` shows what runs",
-            )
-        })?;
+    let not_found = |e: DiscoverError| {
+        refuse(
+            e.to_string(),
+            "see [compose] in the profile; `docker compose ls -a` shows what runs",
+        )
+    };
+    // All of them, also to see who else uses a secret.
+    let everything = engine.all_containers().await;
+    let everything = everything.map_err(|e| not_found(e.into()))?;
+    let project = Project::among(&everything, &wanted).map_err(not_found)?;
     let no_compose = |e: &dyn std::error::Error| {
         refuse(e.to_string(), "`docker compose config` shows what is wrong")
     };
     let cli = stack::compose(&engine, project.clone(), id, redactor)
         .await
         .map_err(|e| no_compose(&e))?;
-    let (containers, resolved) = tokio::join!(engine.containers(&project.name), cli.resolved(None));
-    let mut containers = containers.map_err(|e| no_compose(&e))?;
-    containers.retain(|c| !c.one_off);
-    let resolved = resolved.map_err(|e| no_compose(&e))?;
+    let resolved = cli.resolved(None).await.map_err(|e| no_compose(&e))?;
+    let (containers, others) = everything
+        .into_iter()
+        .partition(|c| c.project == project.name && !c.one_off);
     Ok(Seen {
         engine,
         cli,
         fact: (&project).into(),
         containers,
+        others,
         resolved,
         stale: vec![],
     })

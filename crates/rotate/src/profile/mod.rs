@@ -37,16 +37,18 @@ pub const BUILT_IN: &[(&str, &str)] = &[(
 )];
 
 impl Profile {
-    /// Loads a profile: `name_or_path` is a built-in name, or a path when it holds a `/` or ends in `.toml`.
+    /// Whether a profile that is called so is a file, and not a built-in one: it holds a `/` or ends in `.toml`.
+    pub fn is_path(name_or_path: &str) -> bool {
+        let extension = Path::new(name_or_path).extension();
+        name_or_path.contains('/') || extension.is_some_and(|e| e.eq_ignore_ascii_case("toml"))
+    }
+
+    /// Loads a profile: `name_or_path` is a built-in name, or a path ([`Profile::is_path`]).
     /// `overrides` are `dotted.key=value` texts, the value in TOML or, where that does not parse, taken as a string.
     ///
     /// Reads the file; changes nothing.
     pub fn load(name_or_path: &str, overrides: &[String]) -> Result<Self, ProfileError> {
-        let is_path = name_or_path.contains('/')
-            || Path::new(name_or_path)
-                .extension()
-                .is_some_and(|e| e.eq_ignore_ascii_case("toml"));
-        let first = if is_path {
+        let first = if Self::is_path(name_or_path) {
             Layer::read(Path::new(name_or_path))?
         } else {
             Layer::built_in(name_or_path)?

@@ -259,6 +259,16 @@ pub enum SecretKind {
     Environment,
 }
 
+impl SecretKind {
+    /// Whether application sessions end with the old value: it signs or opens them.
+    pub fn ends_sessions(self) -> bool {
+        matches!(
+            self,
+            Self::AccessTokenKey | Self::RefreshTokenKey | Self::AdminPassword
+        )
+    }
+}
+
 /// What new values look like.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

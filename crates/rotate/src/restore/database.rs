@@ -6,30 +6,26 @@
 //! database in its place; and the consumers stand still for a second, not for the time that a dump takes.
 //!
 //! A second run finds what a killed one left by name: its processes, its sessions, and the database beside, which is dropped if
-//! nobody uses it.
+//! nobody uses it. Which containers must run again, and under which names the two databases would be found, it reads in the intent;
+//! whether they have changed places it asks the server.
 
 use std::time::{Duration, Instant};
 
-use keyroll_providers::postgres::{Cas, Cell};
-use keyroll_runtimes::compose::Container;
 use keyroll_secret::Identity;
 
+use super::intent::{Consumer, DATABASE, Part, Swap, command};
 use super::server::{Server, maintenance};
-use super::statements::{CLEAR, COUNT, CREATE, SWAP, TAKE_OVER};
-use super::{DatabasePlan, DatabaseRestored, Origin};
-use crate::database;
+use super::statements::{CLEAR, END_OWN, SWAP};
+use super::{Bench, DatabasePlan, DatabaseRestored, Origin};
 use crate::error::RotateError;
-use crate::operations::Control;
 use crate::panel::Finding;
 use crate::profile::SecretKind;
-use crate::report::Progress;
 use crate::world::{Set, World};
 
-const DUMP: &str = "database.dump";
 /// Time for a container to stop by itself or be killed.
 const STOP: Duration = Duration::from_secs(60);
 /// Time to get every other session off the two databases.
-const QUIET: Duration = Duration::from_secs(30);
+pub(super) const QUIET: Duration = Duration::from_secs(30);
 
 /// What was looked at before anything was done.
 #[derive(Debug)]
@@ -41,7 +37,7 @@ pub(super) struct Database {
     pub(super) side: String,
     pub(super) kept: String,
     /// Containers of the services that use the database.
-    pub(super) consumers: Vec<Container>,
+    pub(super) consumers: Vec<Consumer>,
     pub(super) needed: u64,
     pub(super) free: u64,
 }
@@ -55,13 +51,25 @@ pub(super) struct Done {
 }
 
 impl Database {
-    pub(super) fn plan(&self) -> DatabasePlan {
+    pub(super) fn plan(&self, changed_places: bool) -> DatabasePlan {
         DatabasePlan {
             name: self.live.clone(),
             kept_as: self.kept.clone(),
+            changed_places,
             stopped: self.services(),
             needed_bytes: self.needed,
             free_bytes: self.free,
+        }
+    }
+
+    /// What the intent says of it.
+    pub(super) fn swap(&self) -> Swap {
+        Swap {
+            live: self.live.clone(),
+            side: self.side.clone(),
+            kept: self.kept.clone(),
+            consumers: self.consumers.clone(),
+            restored: None,
         }
     }
 
@@ -69,11 +77,11 @@ impl Database {
         self.consumers.iter().map(|c| c.service.clone()).collect()
     }
 
-    fn base(&self) -> &'static str {
+    pub(super) fn base(&self) -> &'static str {
         maintenance(&self.live)
     }
 
-    async fn sql(&self, database: &str, sql: &str) -> Result<Vec<Vec<String>>, String> {
+    pub(super) async fn sql(&self, database: &str, sql: &str) -> Result<Vec<Vec<String>>, String> {
         let names = [
             ("live", self.live.as_str()),
             ("side", self.side.as_str()),
@@ -85,66 +93,62 @@ impl Database {
     /// All of it.
     pub(super) async fn restore(
         &self,
-        from: &Origin,
-        progress: &dyn Progress,
-        control: &Control,
+        bench: &Bench<'_>,
+        part: &Part,
     ) -> Result<Done, RotateError> {
-        let again = format!("keyroll rollback {} --restore-database", from.rotation);
-        let untouched = |why: String| {
-            RotateError::Failed(format!(
-                "the database was not restored: {}; {} is in its place as it was, and its consumers run; mend that, then run `{again}` again",
-                self.world.clean(&why),
-                self.live
-            ))
-        };
+        let (from, progress) = (bench.from, bench.progress);
+        let again = command(&[part.open()]);
         progress.doing(&format!(
             "restoring the dump into {} beside {}",
             self.side, self.live
         ));
-        let beside = self.beside(from).await;
-        let (mut restored, mut seen) = match beside {
-            Ok(done) => done,
-            Err(why) => {
-                let _ = self.drop_side().await;
-                return Err(untouched(why));
+        let ready = match self.beside(from).await {
+            Ok(_) if bench.control.stop.requested() => Err("it was asked to stop".to_owned()),
+            Ok(done) => {
+                // Known to whoever finishes it: the trail's record must say what was put in force.
+                let mut known = part.intent.clone();
+                let swap = known.swap.as_mut().expect("the part of a database has one");
+                swap.restored = Some(done.0.clone());
+                let written = bench.writer.begin_restore(&[part.open_with(&known)]);
+                written.map(|()| done).map_err(|e| e.to_string())
             }
+            Err(why) => Err(why),
         };
-        if control.stop.requested() {
-            let _ = self.drop_side().await;
-            return Err(untouched("it was asked to stop".into()));
-        }
+        let (restored, mut seen) = match ready {
+            Ok(done) => done,
+            Err(why) => return Err(self.untouched(bench, &why, &again).await),
+        };
         progress.doing(&format!(
             "stopping {}, then giving {} its place",
             self.services().join(", "),
             self.live
         ));
+        bench.fence()?;
         let swapped = match self.stop().await {
-            Ok(()) => self.swap().await,
+            Ok(()) => {
+                bench.fence()?;
+                self.change_places().await
+            }
             Err(why) => Swapped::Not(why),
         };
+        bench.fence()?;
         let started = self.start().await;
         match (swapped, &started) {
             (Swapped::Done, _) => {}
-            (Swapped::Not(why), Ok(())) => {
-                let _ = self.drop_side().await;
-                return Err(untouched(why));
-            }
+            (Swapped::Not(why), Ok(())) => return Err(self.untouched(bench, &why, &again).await),
             (Swapped::Not(why), Err(not_started)) => {
-                let _ = self.drop_side().await;
                 return Err(RotateError::Failed(format!(
-                    "the database was not restored: {why}; {} is in its place as it was, but {not_started}",
+                    "the database was not restored: {}; {} is in its place as it was, but {not_started}; or mend that and run `{again}` again",
+                    self.world.clean(&why),
                     self.live
                 )));
             }
             (Swapped::Unknown(why), _) => {
                 return Err(RotateError::Failed(format!(
-                    "the two databases may have changed places: {why}; look with `docker exec {} psql -U {} -d {} -l`: if {} is there, the restored one is in force, if {} is there, it is not; then run `docker start {}`, and `keyroll verify`",
-                    self.container(),
-                    self.server.endpoint.role,
-                    self.base(),
+                    "the two databases may have changed places: {}; when the server answers, run `{again}` again: if {} is there, the restored one is in force and it is finished, if not, {} is as it was and it begins anew",
+                    self.world.clean(&why),
                     self.kept,
-                    self.side,
-                    self.names()
+                    self.live
                 )));
             }
         }
@@ -152,14 +156,49 @@ impl Database {
             "{} is the restored database; the replaced one is kept as {}",
             self.live, self.kept
         ));
+        Ok(self.afterwards(bench, restored, seen, started).await)
+    }
+
+    /// What is left to do where the two have changed places already.
+    pub(super) async fn finish(&self, bench: &Bench<'_>, part: &Part) -> Result<Done, RotateError> {
+        let swap = part.intent.swap.as_ref();
+        let restored = swap.and_then(|s| s.restored.clone()).ok_or_else(|| {
+            RotateError::Failed(format!(
+                "{} is there, and the journal does not know the database that took its place; see docs/guides/restore.md",
+                self.kept
+            ))
+        })?;
+        bench.progress.doing(&format!(
+            "{} was given its place before: starting {}",
+            self.live,
+            self.services().join(", ")
+        ));
+        bench.fence()?;
+        let started = self.start().await;
+        let seen = vec![format!(
+            "{} is the restored database since the run that was interrupted; the replaced one is kept as {}",
+            self.live, self.kept
+        )];
+        Ok(self.afterwards(bench, restored, seen, started).await)
+    }
+
+    /// Looks as a consumer would, and sees to the admin's password.
+    async fn afterwards(
+        &self,
+        bench: &Bench<'_>,
+        mut restored: DatabaseRestored,
+        mut seen: Vec<String>,
+        started: Result<(), String>,
+    ) -> Done {
         let mut found: Vec<String> = started.err().into_iter().collect();
-        progress.doing("waiting until the consumers are well, then checking as they would");
+        let doing = "waiting until the consumers are well, then checking as they would";
+        bench.progress.doing(doing);
         let limit = Duration::from_secs(self.world.about.profile.limits.healthy_seconds);
         match self.world.wait_healthy(&self.services(), limit).await {
             Ok(()) => seen.push(format!("{} are well", self.services().join(", "))),
             Err(why) => found.push(why.to_string()),
         }
-        match self.admin(from).await {
+        match self.admin(bench.from).await {
             Ok(Some(says)) => restored.admin = says,
             Ok(None) => {}
             Err(why) => {
@@ -174,11 +213,75 @@ impl Database {
         if !found.is_empty() {
             found.push(self.way_back());
         }
-        Ok(Done {
+        Done {
             restored,
             seen,
             found,
-        })
+        }
+    }
+
+    /// Nothing has changed, or is as it was again: the part is closed, and the error says so.
+    async fn untouched(&self, bench: &Bench<'_>, why: &str, again: &str) -> RotateError {
+        // A later run drops it, too; the database may be what does not answer.
+        let _ = self.drop_side().await;
+        let open = match bench.writer.drop_restore(DATABASE) {
+            Ok(()) => String::new(),
+            Err(e) => format!(" (the journal still has it as unfinished: {e})"),
+        };
+        RotateError::Failed(format!(
+            "the database was not restored: {}; {} is in its place as it was, and its consumers run{open}; mend that, then run `{again}` again",
+            self.world.clean(why),
+            self.live
+        ))
+    }
+
+    /// Whether the two have changed places, as the server says. Nothing of the killed run is at work on it any more.
+    pub(super) async fn changed_places(&self) -> Result<bool, String> {
+        self.end_own().await?;
+        let there = "SELECT count(*) FILTER (WHERE datname = :'live'), count(*) FILTER (WHERE datname = :'kept') FROM pg_database;";
+        let rows = self.sql(self.base(), there).await?;
+        let row: Vec<&str> = rows.iter().flatten().map(String::as_str).collect();
+        match row[..] {
+            ["1", "1"] => Ok(true),
+            ["1", "0"] => Ok(false),
+            _ => Err(format!(
+                "the server has no database {}, which neither a finished nor an interrupted restore leaves so; rename the one that is to be in force (`docker exec {} psql -U {} -d {} -l` lists them)",
+                self.live,
+                self.container(),
+                self.server.endpoint.role,
+                self.base()
+            )),
+        }
+    }
+
+    /// Ends the sessions of a killed run, whatever they do. A statement that was sent goes on although its client is gone.
+    async fn end_own(&self) -> Result<(), String> {
+        let own = self.server.application()?;
+        let names = [("own", own.as_str())];
+        let begun = Instant::now();
+        loop {
+            let (world, base) = (&self.world, self.base());
+            let left = self.server.value(world, base, &names, END_OWN).await?;
+            match left.as_deref() {
+                Some("0") => return Ok(()),
+                _ if begun.elapsed() > QUIET => {
+                    return Err("a database session of the killed run does not end".into());
+                }
+                _ => tokio::time::sleep(Duration::from_millis(100)).await,
+            }
+        }
+    }
+
+    /// The killed run changed nothing that is not as it was once its services run again.
+    pub(super) async fn as_before(&self, may_be_stopped: bool) -> Result<(), String> {
+        if may_be_stopped {
+            // The engine may still be about to stop one that runs: only after another stop it is certain that a start counts.
+            self.stop().await?;
+            self.start().await?;
+        }
+        // In use by somebody else, it is told when it is needed.
+        let _ = self.drop_side().await;
+        Ok(())
     }
 
     /// The server's container, as people name it.
@@ -208,150 +311,6 @@ impl Database {
         )
     }
 
-    /// A whole, compared and fitted database under the other name.
-    async fn beside(&self, from: &Origin) -> Result<(DatabaseRestored, Vec<String>), String> {
-        self.drop_side().await?;
-        self.sql(self.base(), CREATE).await?;
-        let options = [
-            "-U",
-            &self.server.endpoint.role,
-            "-d",
-            &self.side,
-            "--exit-on-error",
-            "--no-password",
-        ];
-        self.server
-            .pg_restore(&self.world, &options, self.dump(from)?)
-            .await?;
-        self.sql(self.base(), TAKE_OVER).await?;
-        let (tables, rows) = self.compare(from).await?;
-        let (sessions_revoked, admin) = self.fit().await?;
-        let restored = DatabaseRestored {
-            name: self.live.clone(),
-            kept_as: self.kept.clone(),
-            tables,
-            rows,
-            sessions_revoked,
-            admin,
-        };
-        let seen = vec![
-            format!(
-                "pg_restore brought back {tables} tables with {rows} rows: as many tables as the dump lists"
-            ),
-            format!("{sessions_revoked} application sessions in the dump were revoked"),
-        ];
-        Ok((restored, seen))
-    }
-
-    fn dump(&self, from: &Origin) -> Result<keyroll_backup::PlainReader, String> {
-        keyroll_backup::open(from.directory(), DUMP, &self.identity).map_err(|e| e.to_string())
-    }
-
-    /// Drops what a former run left under the name beside, if nobody else uses it.
-    async fn drop_side(&self) -> Result<(), String> {
-        let there = "SELECT count(*) FROM pg_database WHERE datname = :'side';";
-        let count = self.sql(self.base(), there).await?;
-        if count
-            .first()
-            .and_then(|row| row.first())
-            .is_none_or(|n| n == "0")
-        {
-            return Ok(());
-        }
-        // A server process goes on for a moment after its client is gone.
-        let own = self.server.application()?;
-        let end = "SELECT count(*), count(*) FILTER (WHERE application_name <> :'own'), \
-                   count(CASE WHEN application_name = :'own' THEN pg_terminate_backend(pid) END) \
-                   FROM pg_stat_activity WHERE datname = :'side' AND backend_type = 'client backend';";
-        let names = [("side", self.side.as_str()), ("own", own.as_str())];
-        let begun = Instant::now();
-        loop {
-            let rows = self
-                .server
-                .sql(&self.world, self.base(), &names, end)
-                .await?;
-            match rows.first().map(Vec::as_slice) {
-                Some([all, _, _]) if all == "0" => break,
-                Some([_, others, _]) if others != "0" => {
-                    return Err(format!(
-                        "database {} is there and {others} sessions that are not keyroll's use it; end them, or drop it yourself",
-                        self.side
-                    ));
-                }
-                _ if begun.elapsed() > QUIET => {
-                    return Err(format!("sessions on database {} do not end", self.side));
-                }
-                _ => tokio::time::sleep(Duration::from_millis(100)).await,
-            }
-        }
-        self.sql(self.base(), r#"DROP DATABASE :"side";"#)
-            .await
-            .map(drop)
-    }
-
-    /// As many tables as the dump lists; statistics are made, since a fresh database has none.
-    async fn compare(&self, from: &Origin) -> Result<(u64, u64), String> {
-        let toc = self
-            .server
-            .pg_restore(&self.world, &["--list"], self.dump(from)?)
-            .await?;
-        let listed = tables_in(&String::from_utf8_lossy(&toc));
-        self.sql(&self.side, "ANALYZE;").await?;
-        let counted = self.sql(&self.side, COUNT).await?;
-        let numbers: Vec<u64> = counted
-            .first()
-            .into_iter()
-            .flatten()
-            .filter_map(|n| n.parse().ok())
-            .collect();
-        match numbers[..] {
-            [tables, rows] if tables >= listed => Ok((tables, rows)),
-            [tables, _] => Err(format!(
-                "the dump lists {listed} tables with data, {tables} are there"
-            )),
-            _ => Err("the restored tables could not be counted".into()),
-        }
-    }
-
-    /// In the database beside: sessions revoked, and the admin's hash that is in force now carried over.
-    async fn fit(&self) -> Result<(usize, String), String> {
-        let world = &self.world;
-        let profile = &world.about.profile;
-        let candidates = [&self.server.password];
-        let rotation = &self.server.rotation;
-        let open = async |name: &str| {
-            let endpoint = self.server.database(name);
-            database::session(&endpoint, rotation, &candidates)
-                .await
-                .map_err(|e| e.to_string())
-        };
-        let mut side = open(&self.side).await?;
-        let mut revoked = 0;
-        if let Some(spec) = &profile.sessions {
-            let at = side.server_time().await.map_err(|e| e.to_string())?;
-            let table = database::session_table(spec);
-            let ids = side.revoke_sessions(&table, at).await;
-            revoked = ids.map_err(|e| e.to_string())?.ids.len();
-        }
-        let mut says = "the restored hash, not touched".to_owned();
-        if let (Some(spec), Some(email)) = (&profile.admin, &world.about.admin_email) {
-            let place = database::admin_hash(spec, email);
-            let live = match open(&self.live).await {
-                Ok(session) => session.read_cell(&place).await.ok(),
-                Err(_) => None,
-            };
-            let there = side.read_cell(&place).await.map_err(|e| e.to_string())?;
-            if let (Some(Cell::Value(live)), Cell::Value(there)) = (live, there) {
-                let set = side.compare_and_set_cell(&place, &there, &live).await;
-                if set.map_err(|e| e.to_string())? == Cas::Done {
-                    "the hash that was in force, taken over".clone_into(&mut says);
-                }
-            }
-        }
-        side.close().await;
-        Ok((revoked, says))
-    }
-
     /// The password in the env file logs the admin in; if not, the seed command is run. Says how it came to be.
     async fn admin(&self, from: &Origin) -> Result<Option<String>, String> {
         let world = &self.world;
@@ -370,7 +329,7 @@ impl Database {
         match panel.log_in(email, password).await {
             Ok(_) => return Ok(None),
             Err(Finding::Unknown(why)) => return Err(why),
-            Err(Finding::Wrong(_)) => {}
+            Err(Finding::Wrong(_) | Finding::Alive(_)) => {}
         }
         let limit = Duration::from_secs(world.about.profile.limits.seed_seconds);
         let command = spec.seed.command.join(" ");
@@ -381,7 +340,8 @@ impl Database {
                 &spec.seed.command,
                 limit,
             )
-            .await?;
+            .await
+            .map_err(|e| e.to_string())?;
         match panel.log_in(email, password).await {
             Ok(_) => Ok(Some(format!("set by `{command}`"))),
             Err(why) => Err(format!(
@@ -402,7 +362,7 @@ impl Database {
         })
     }
 
-    /// Starts every consumer, also one that a killed run had stopped.
+    /// Starts every consumer. One that runs is left as it is.
     async fn start(&self) -> Result<(), String> {
         let mut failed = vec![];
         for container in &self.consumers {
@@ -421,7 +381,7 @@ impl Database {
     }
 
     /// Gives the two their names, in one transaction.
-    async fn swap(&self) -> Swapped {
+    async fn change_places(&self) -> Swapped {
         let begun = Instant::now();
         loop {
             let cleared = self.sql(self.base(), CLEAR).await;
@@ -474,30 +434,5 @@ impl Done {
         format!(
             "database {name} restored with {tables} tables and {rows} rows, the replaced one kept as {kept_as}; {sessions_revoked} sessions revoked; admin: {admin}; {verdict}"
         )
-    }
-}
-
-/// How many tables a dump's table of contents lists with data.
-fn tables_in(toc: &str) -> u64 {
-    let lines = toc.lines().filter(|line| !line.starts_with(';'));
-    let data = lines.filter(|line| {
-        let mut words = line.split_whitespace().skip(3);
-        words.next() == Some("TABLE") && words.next() == Some("DATA")
-    });
-    data.count() as u64
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn tables_are_counted_by_their_data() {
-        let toc = "; Archive created at 2026\n;\n\
-                   215; 1259 16390 TABLE public User panel\n\
-                   3342; 0 16390 TABLE DATA public User panel\n\
-                   3343; 0 16400 TABLE DATA public AuthSession panel\n\
-                   3200; 2606 16399 CONSTRAINT public User User_pkey panel\n";
-        assert_eq!(tables_in(toc), 2);
     }
 }

@@ -8,7 +8,9 @@ use keyroll_backup::{
 };
 use keyroll_secret::{Identity, Recipients};
 
-use super::{FileChange, FilesRestored, Origin};
+use super::intent::{FILES, Part};
+use super::{Bench, FileChange, FilesRestored, Origin};
+use crate::blocking::here;
 use crate::error::{Code, Refusal, RotateError};
 use crate::profile::Profile;
 
@@ -72,7 +74,7 @@ pub(super) fn look(
     };
     let directory = from.directory();
     let place = Place::Original;
-    let (application, stack) = tokio::task::block_in_place(|| {
+    let (application, stack) = here(|| {
         (
             plan_restore(
                 directory,
@@ -161,35 +163,45 @@ impl Files {
     pub(super) fn restore(
         &self,
         profile: &Profile,
-        from: &Origin,
-        identity: &Identity,
+        bench: &Bench<'_>,
+        part: &mut Part,
     ) -> Result<FilesRestored, RotateError> {
+        let (from, identity) = (bench.from, bench.identity);
+        let untouched = |why: String| {
+            if !part.again {
+                let _ = bench.writer.drop_restore(FILES);
+            }
+            RotateError::Failed(format!(
+                "what would be replaced could not be saved, so this run changed nothing: {why}"
+            ))
+        };
         let replaced = self.replaced();
         let saved = if replaced.is_empty() {
             None
         } else {
-            let saved = tokio::task::block_in_place(|| save(profile, identity, &replaced));
-            Some(saved.map_err(|e| {
-                RotateError::Failed(format!(
-                    "what would be replaced could not be saved, so nothing was changed: {e}"
-                ))
-            })?)
+            let saved = here(|| save(profile, identity, &replaced));
+            Some(saved.map_err(|e| untouched(e.to_string()))?)
         };
+        if let Some(saved) = &saved {
+            // A run that goes on with this one finds nothing to replace any more, and must still know.
+            let mut known = part.intent.clone();
+            known.saved.push(saved.clone());
+            let open = part.open_with(&known);
+            let written = bench.writer.begin_restore(&[open]);
+            written.map_err(|e| untouched(e.to_string()))?;
+            part.intent = known;
+        }
         let failed = |e: &BackupError| {
-            let kept = saved.as_ref().map_or(String::new(), |directory| {
-                format!(
-                    "; what was there before is saved in {}",
-                    directory.display()
-                )
-            });
             RotateError::Failed(format!(
-                "files could not be put back: {e}{kept}; mend that, then run `keyroll rollback {} --restore-files` again",
-                from.rotation
+                "files could not be put back: {e}{}; mend that, then run `{}` again",
+                self::saved(&part.intent.saved),
+                super::command(&[part.open()])
             ))
         };
+        bench.fence()?;
         let directory = from.directory();
         let place = Place::Original;
-        let (application, stack) = tokio::task::block_in_place(|| {
+        let (application, stack) = here(|| {
             let application = restore_files(
                 directory,
                 identity,
@@ -232,16 +244,26 @@ fn save(
     Ok(writer.finish()?.directory)
 }
 
+/// Where what was replaced is, as part of a sentence.
+pub(super) fn saved(directories: &[PathBuf]) -> String {
+    if directories.is_empty() {
+        return String::new();
+    }
+    let all: Vec<_> = directories
+        .iter()
+        .map(|d| d.display().to_string())
+        .collect();
+    format!("; what they replaced is in {}", all.join(", "))
+}
+
 impl FilesRestored {
-    pub(super) fn says(&self) -> String {
-        let saved = match &self.replaced_saved_to {
-            Some(directory) => format!("; what they replaced is in {}", directory.display()),
-            None => String::new(),
-        };
+    /// `directories` are those of this run and of any that it goes on with.
+    pub(super) fn says(&self, directories: &[PathBuf]) -> String {
         format!(
-            "{} files put back, {} were as saved already{saved}; env files left as they are",
+            "{} files put back, {} were as saved already{}; env files left as they are",
             self.written.len(),
-            self.same
+            self.same,
+            saved(directories)
         )
     }
 }

@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use keyroll_journal::Journal;
+use keyroll_journal::{Journal, Writer};
 use keyroll_providers::postgres::Endpoint;
 use keyroll_runtimes::compose::{Container, State, form_of};
 use keyroll_secret::{Identity, Secret};
 
 use super::Origin;
 use super::database::Database;
+use super::intent::{Consumer, DATABASE, Part, command};
 use super::server::{Server, kept_name, maintenance, side_name};
 use crate::about::Fate;
 use crate::error::{Code, Refusal, RotateError};
@@ -27,17 +28,28 @@ fn refuse(code: Code, what: impl Into<String>, next: impl Into<String>) -> Rotat
     Refusal::new(code, what, next).into()
 }
 
+/// A server that answers, and on which nothing of a killed run is at work any more.
+struct Seen {
+    world: World,
+    server: Server,
+    live: String,
+    size: u64,
+    service: String,
+    containers: Vec<Container>,
+}
+
 /// Looks at the server, and ends what a killed run of the same restore left.
-pub(super) async fn database(
+async fn server(
     keyroll: &Keyroll,
     journal: &Journal,
     from: &Origin,
     identity: Identity,
     progress: &dyn Progress,
-) -> Result<Database, RotateError> {
+) -> Result<Seen, RotateError> {
     let profile = &keyroll.profile;
-    let world =
-        preflight::bystander(profile, &keyroll.operator, identity.clone(), progress).await?;
+    let mut world = preflight::bystander(profile, &keyroll.operator, identity, progress).await?;
+    // What a second run of the same restore looks for.
+    world.rotation = from.rotation.clone();
     let next = "see docs/guides/restore.md";
     let no_database = |what: String| refuse(Code::Database, what, next);
     let (Some(spec), Some(fact)) = (&profile.database, &world.about.database) else {
@@ -98,34 +110,106 @@ pub(super) async fn database(
     let Ok(size) = size.parse::<u64>() else {
         return Err(no_database(format!("there is no database {live:?}")));
     };
-    let needed = size
+    Ok(Seen {
+        service: spec.service.clone(),
+        world,
+        server,
+        live,
+        size,
+        containers,
+    })
+}
+
+/// Looks at everything that a restore needs.
+pub(super) async fn database(
+    keyroll: &Keyroll,
+    journal: &Journal,
+    from: &Origin,
+    identity: Identity,
+    progress: &dyn Progress,
+) -> Result<Database, RotateError> {
+    let seen = server(keyroll, journal, from, identity.clone(), progress).await?;
+    let needed = seen
+        .size
         .max(from.about.database_bytes.unwrap_or(0))
         .saturating_add(RESERVE);
-    let free = server
-        .free_bytes(&world, base)
+    let free = seen
+        .server
+        .free_bytes(&seen.world, maintenance(&seen.live))
         .await
         .map_err(|why| refuse(Code::Space, why, "see docs/errors/space.md"))?;
     if needed > free {
         let what = format!(
             "{}: the restored database may take {} MiB beside the present one, {} MiB are free",
-            spec.service,
+            seen.service,
             needed.div_ceil(1 << 20),
             free >> 20
         );
         return Err(refuse(Code::Space, what, "make room on the server's disk"));
     }
-    let consumers = consumers(&world, from, &spec.service, containers);
+    let consumers = consumers(&seen.world, from, &seen.service, &seen.containers);
     Ok(Database {
-        side: side_name(&live, &from.rotation),
-        kept: kept_name(&live, Timestamp::now()),
-        world,
-        server,
+        side: side_name(&seen.live, &from.rotation),
+        kept: kept_name(&seen.live, Timestamp::now()),
+        world: seen.world,
+        server: seen.server,
         identity,
-        live,
+        live: seen.live,
         consumers,
         needed,
         free,
     })
+}
+
+/// Looks how far a killed run came. Where the two databases have not changed places, what it had stopped is started again, and
+/// nothing is left of it; where they have, it is to be finished.
+pub(super) async fn again(
+    keyroll: &Keyroll,
+    writer: &Writer,
+    from: &Origin,
+    part: Part,
+    identity: Identity,
+    progress: &dyn Progress,
+) -> Result<Option<(Database, Part)>, RotateError> {
+    progress.looking("how far the interrupted restore came");
+    let Some(swap) = part.intent.swap.clone() else {
+        let what =
+            "the journal does not say which databases the unfinished restore was to exchange";
+        return Err(refuse(
+            Code::State,
+            what,
+            "restore the state directory from a copy",
+        ));
+    };
+    let seen = server(keyroll, writer, from, identity.clone(), progress).await?;
+    let today = swap.consumers.iter().map(|c| c.today(&seen.containers));
+    let database = Database {
+        consumers: today.collect(),
+        world: seen.world,
+        server: seen.server,
+        identity,
+        live: swap.live,
+        side: swap.side,
+        kept: swap.kept,
+        needed: 0,
+        free: 0,
+    };
+    let changed = database.changed_places().await;
+    if changed.map_err(|why| refuse(Code::Database, why, "see docs/guides/restore.md"))? {
+        return Ok(Some((database, part)));
+    }
+    writer.fence()?;
+    // Nothing was stopped before it was written down what the database beside came to.
+    let may_be_stopped = swap.restored.is_some();
+    database.as_before(may_be_stopped).await.map_err(|why| {
+        RotateError::Failed(format!(
+            "the interrupted restore had changed nothing, {} is in its place as it was, but {why}; then run `{}` again",
+            database.live,
+            command(&[part.open()])
+        ))
+    })?;
+    writer.drop_restore(DATABASE)?;
+    Ok(None)
 }
 
 /// The first password that logs in: the env file's, and for a stuck rotation either of its own.
@@ -160,8 +244,8 @@ fn consumers(
     world: &World,
     from: &Origin,
     server: &str,
-    mut containers: Vec<Container>,
-) -> Vec<Container> {
+    containers: &[Container],
+) -> Vec<Consumer> {
     let known: BTreeSet<String> = from
         .about
         .services_with(Fate::Recreated)
@@ -174,9 +258,10 @@ fn consumers(
             values.any(|v| form_of(password.expose(), v.expose()).is_some())
         })
     };
-    // What runs once and has ended is not to be run again.
+    // What runs once and has ended is not to be run again. What a killed run had stopped runs by now.
     let ended = |c: &Container| c.state == State::Exited(0);
-    containers
-        .retain(|c| c.service != server && (known.contains(&c.service) || (holds(c) && !ended(c))));
-    containers
+    let uses = |c: &&Container| {
+        c.service != server && (known.contains(&c.service) || (holds(c) && !ended(c)))
+    };
+    containers.iter().filter(uses).map(Consumer::from).collect()
 }

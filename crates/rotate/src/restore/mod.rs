@@ -8,125 +8,36 @@
 //! Secrets do not come back with it. The values in force stay in force: the env file is left as it is, and a restored database is
 //! fitted to it before anybody sees it (the admin's hash, the sessions; a role's password belongs to the server, not to a database).
 
+mod beside;
 mod database;
 mod files;
+mod intent;
 mod look;
+mod report;
 mod server;
 mod statements;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use jiff::Timestamp;
 use keyroll_audit::{Body, Restored, system_journal};
-use keyroll_journal::{Ending, Event, Journal, RotationId, Writer};
+use keyroll_journal::{Ending, Event, Journal, OpenRestore, RotationId, Writer};
 use keyroll_secret::Identity;
-use serde::Serialize;
+
+pub(crate) use intent::{command, refusal, unfinished};
+pub use report::{
+    DatabasePlan, DatabaseRestored, FileChange, FilesRestored, RestorePlan, RestoreReport,
+    RestoreWhat,
+};
 
 use crate::about::About;
 use crate::ending;
-use crate::error::{Code, Refusal, RotateError, unfinished};
+use crate::error::{self, Code, Refusal, RotateError};
 use crate::operations::{Control, Keyroll};
 use crate::report::Progress;
 use crate::trail;
-
-/// What is to be brought back.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct RestoreWhat {
-    /// Application files and compose files.
-    pub files: bool,
-    /// The database.
-    pub database: bool,
-}
-
-/// What a restore would do; shown before it is confirmed.
-#[derive(Debug, Clone, Serialize)]
-pub struct RestorePlan {
-    /// The rotation whose backup it is.
-    pub rotation: RotationId,
-    /// When that rotation began: everything written since then is not in the backup.
-    pub begun_at: Timestamp,
-    /// The backup, read in full and found whole.
-    pub backup: PathBuf,
-    /// The files that would be replaced or made; none when files were not asked for, or all are as saved.
-    pub files: Vec<FileChange>,
-    /// What would become of the database, if it was asked for.
-    pub database: Option<DatabasePlan>,
-    /// Worth knowing.
-    pub notes: Vec<String>,
-}
-
-/// One file that would change.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct FileChange {
-    /// The file.
-    pub path: PathBuf,
-    /// `create`, `replace` or `adjust` (owner, mode or time alone).
-    pub change: String,
-}
-
-/// What would become of the database.
-#[derive(Debug, Clone, Serialize)]
-pub struct DatabasePlan {
-    /// Its name.
-    pub name: String,
-    /// The name under which the present one is kept.
-    pub kept_as: String,
-    /// Services that are stopped while the two change places.
-    pub stopped: Vec<String>,
-    /// Room that the restored one may take beside the present one, in bytes.
-    pub needed_bytes: u64,
-    /// Room on the server's disk, in bytes.
-    pub free_bytes: u64,
-}
-
-/// What a restore came to.
-#[derive(Debug, Clone, Serialize)]
-pub struct RestoreReport {
-    /// The rotation whose backup it was.
-    pub rotation: RotationId,
-    /// The backup.
-    pub backup: PathBuf,
-    /// The files, if they were asked for.
-    pub files: Option<FilesRestored>,
-    /// The database, if it was asked for.
-    pub database: Option<DatabaseRestored>,
-    /// Whether everything was well afterwards.
-    pub well: bool,
-    /// What was seen, a line each.
-    pub seen: Vec<String>,
-    /// What is wrong or could not be looked at, with what to do about it.
-    pub found: Vec<String>,
-    /// Seconds from confirmation to end.
-    pub seconds: f64,
-}
-
-/// Files that were brought back.
-#[derive(Debug, Clone, Serialize)]
-pub struct FilesRestored {
-    /// Put in place.
-    pub written: Vec<PathBuf>,
-    /// How many were as saved already.
-    pub same: usize,
-    /// The backup of what was replaced; none when nothing was.
-    pub replaced_saved_to: Option<PathBuf>,
-}
-
-/// A database that was brought back.
-#[derive(Debug, Clone, Serialize)]
-pub struct DatabaseRestored {
-    /// Its name.
-    pub name: String,
-    /// The name under which the replaced one is kept.
-    pub kept_as: String,
-    /// Tables with their data.
-    pub tables: u64,
-    /// Rows in them.
-    pub rows: u64,
-    /// Application sessions that were open in the dump and were revoked.
-    pub sessions_revoked: usize,
-    /// How the admin's password came to be the one in force.
-    pub admin: String,
-}
+use database::Database;
+use intent::{DATABASE, FILES, Intent, Part};
 
 /// The backup that is restored from.
 #[derive(Debug)]
@@ -145,11 +56,18 @@ impl Origin {
     }
 }
 
+/// What was looked at, and what is to be done with it.
+struct Work {
+    files: Option<(files::Files, Part)>,
+    database: Option<(Database, Part)>,
+}
+
 impl Keyroll {
     /// Brings files, the database, or both back from a rotation's backup.
     ///
     /// Reads the whole backup first, then asks `approve`. Refused while a rotation is unfinished, but for the stuck one that is named:
-    /// that may be what gets it going again. May be called again after a crash. The lock is held until it ends.
+    /// that may be what gets it going again. Called again after a crash it looks how far the killed run came, and goes on. The
+    /// lock is held until it ends.
     pub async fn restore(
         &self,
         rotation: &RotationId,
@@ -161,39 +79,107 @@ impl Keyroll {
         let (journal, lock) = self.open()?;
         let identity = self.identity()?;
         let from = find(&journal, rotation)?;
-
-        progress.looking("the backup, in full");
-        prove(&from, &identity).await?;
-        let files = if what.files {
-            progress.looking("the files");
-            Some(files::look(&self.profile, &from, &identity)?)
-        } else {
-            None
-        };
-        let database = if what.database {
-            Some(look::database(self, &journal, &from, identity.clone(), progress).await?)
-        } else {
-            None
-        };
-        let plan = RestorePlan {
-            rotation: rotation.clone(),
-            begun_at: from.begun_at,
-            backup: from.directory().to_owned(),
-            files: files.iter().flat_map(files::Files::changes).collect(),
-            database: database.as_ref().map(database::Database::plan),
-            notes: notes(&from, what),
-        };
+        let open = journal.restores()?;
+        intent::admit(&open, rotation, what)?;
+        // From here on the killed run can write nothing any more, and what it left is ended.
+        let mut writer = journal.take_over(&lock)?;
+        control.arm(&mut writer);
+        let work = self
+            .look_for(&writer, &from, &open, what, &identity, progress)
+            .await?;
+        let plan = work.plan(&from, what);
         progress.looked();
         if !approve(&plan) {
             return Err(RotateError::NotConfirmed);
         }
-
         let begun = std::time::Instant::now();
-        let writer = journal.take_over(&lock)?;
         ending::settle(&writer)?;
+        self.begin(&writer, &from, &open, &work)?;
+        let bench = Bench {
+            from: &from,
+            writer: &writer,
+            identity: &identity,
+            progress,
+            control,
+        };
+        let mut report = self.put_back(&bench, work).await?;
+        report.seconds = begun.elapsed().as_secs_f64();
+        Ok(report)
+    }
+
+    /// Looks at everything. What a killed run of the same restore left is ended, and its services run again, before anything
+    /// else is asked.
+    async fn look_for(
+        &self,
+        writer: &Writer,
+        from: &Origin,
+        open: &[OpenRestore],
+        what: RestoreWhat,
+        identity: &Identity,
+        progress: &dyn Progress,
+    ) -> Result<Work, RotateError> {
+        let mut database = None;
+        if let Some(part) = open.iter().find(|o| o.part == DATABASE) {
+            let part = Part::go_on(DATABASE, part)?;
+            database = look::again(self, writer, from, part, identity.clone(), progress).await?;
+        }
+        if what.files || database.is_none() {
+            progress.looking("the backup, in full");
+            prove(from, identity).await?;
+        }
+        let fresh = Intent {
+            by: self.operator.clone(),
+            backup: from.backup.clone(),
+            saved: vec![],
+            swap: None,
+        };
+        let mut files = None;
+        if what.files {
+            progress.looking("the files");
+            let mut same = open.iter();
+            let same = same.find(|o| o.part == FILES && o.rotation == from.rotation);
+            let part = match same {
+                Some(part) => Part::go_on(FILES, part)?,
+                None => Part::begin(FILES, from, fresh.clone()),
+            };
+            files = Some((files::look(&self.profile, from, identity)?, part));
+        }
+        if what.database && database.is_none() {
+            let found = look::database(self, writer, from, identity.clone(), progress).await?;
+            let swap = Some(found.swap());
+            database = Some((found, Part::begin(DATABASE, from, Intent { swap, ..fresh })));
+        }
+        Ok(Work { files, database })
+    }
+
+    /// Commits the intent. Files that are put back from another backup instead of an interrupted one end that one.
+    fn begin(
+        &self,
+        writer: &Writer,
+        from: &Origin,
+        open: &[OpenRestore],
+        work: &Work,
+    ) -> Result<(), RotateError> {
+        let mut other = open.iter();
+        if let Some(other) = other.find(|o| o.rotation != from.rotation) {
+            let part = Part::go_on(FILES, other)?;
+            let says = format!(
+                "interrupted; some files may have been put back{}; given up for those of {}",
+                files::saved(&part.intent.saved),
+                from.rotation
+            );
+            self.record(writer, &part, says)?;
+        }
+        let files = work.files.iter().map(|(_, part)| part.open());
+        let database = work.database.iter().map(|(_, part)| part.open());
+        let parts: Vec<OpenRestore> = files.chain(database).collect();
+        Ok(writer.begin_restore(&parts)?)
+    }
+
+    async fn put_back(&self, bench: &Bench<'_>, work: Work) -> Result<RestoreReport, RotateError> {
         let mut report = RestoreReport {
-            rotation: rotation.clone(),
-            backup: plan.backup,
+            rotation: bench.from.rotation.clone(),
+            backup: bench.from.directory().to_owned(),
             files: None,
             database: None,
             well: true,
@@ -201,48 +187,91 @@ impl Keyroll {
             found: vec![],
             seconds: 0.0,
         };
-        if let Some(files) = files {
-            progress.doing("saving what will be replaced, then putting the files back");
-            let restored = files.restore(&self.profile, &from, &identity)?;
-            self.record(&writer, &from, "files", restored.says())?;
-            report.seen.push(restored.says());
+        if let Some((files, mut part)) = work.files {
+            let doing = "saving what will be replaced, then putting the files back";
+            bench.progress.doing(doing);
+            let restored = files.restore(&self.profile, bench, &mut part);
+            if restored.is_err() && work.database.as_ref().is_some_and(|(_, part)| !part.again) {
+                // That part has not been touched.
+                let _ = bench.writer.drop_restore(DATABASE);
+            }
+            let restored = restored?;
+            let says = restored.says(&part.intent.saved);
+            self.record(bench.writer, &part, says.clone())?;
+            report.seen.push(says);
             report.files = Some(restored);
         }
-        if let Some(database) = database {
-            let done = database.restore(&from, progress, control).await?;
-            self.record(&writer, &from, "database", done.says())?;
+        if let Some((database, part)) = work.database {
+            let done = if part.again {
+                database.finish(bench, &part).await?
+            } else {
+                database.restore(bench, &part).await?
+            };
+            self.record(bench.writer, &part, done.says())?;
             report.seen.extend(done.seen);
             report.found.extend(done.found);
             report.database = Some(done.restored);
         }
         report.well = report.found.is_empty();
-        report.seconds = begun.elapsed().as_secs_f64();
         Ok(report)
     }
 
-    /// Writes it into the trail. What cannot be recorded is an error, after everything was done.
-    fn record(
-        &self,
-        writer: &Writer,
-        from: &Origin,
-        what: &str,
-        evidence: String,
-    ) -> Result<(), RotateError> {
+    /// Writes it into the trail, and closes it in the same commit. What cannot be recorded is an error, after everything was
+    /// done, and stays open.
+    fn record(&self, writer: &Writer, part: &Part, evidence: String) -> Result<(), RotateError> {
         let body = Body::Restore(Restored {
-            rotation: from.rotation.to_string(),
-            backup: from.backup.clone(),
-            what: what.to_owned(),
+            rotation: part.rotation.to_string(),
+            backup: part.intent.backup.clone(),
+            what: part.name.to_owned(),
             operator: (&self.operator).into(),
+            begun: part.begun(),
             evidence,
         });
         let socket = Path::new(system_journal::SOCKET);
-        match trail::append(writer, body, socket, Timestamp::now()) {
+        match trail::append_restore(writer, part.name, body, socket, Timestamp::now()) {
             Ok(_) => Ok(()),
             Err(why) => Err(RotateError::Failed(format!(
-                "the {what} were brought back from {}, but the trail could not be written: {why}; see `keyroll audit verify`",
-                from.backup.directory
+                "the {} were brought back from {}, but the trail could not be written: {why}; mend that, then run `{}` again, which checks and records it",
+                part.name,
+                part.intent.backup.directory,
+                command(&[part.open()])
             ))),
         }
+    }
+}
+
+impl Work {
+    fn plan(&self, from: &Origin, what: RestoreWhat) -> RestorePlan {
+        let files = self.files.iter();
+        let database = self.database.as_ref();
+        RestorePlan {
+            rotation: from.rotation.clone(),
+            begun_at: from.begun_at,
+            backup: from.directory().to_owned(),
+            files: files.flat_map(|(files, _)| files.changes()).collect(),
+            database: database.map(|(database, part)| database.plan(part.again)),
+            notes: notes(from, what),
+        }
+    }
+}
+
+/// What both parts are carried out with.
+struct Bench<'a> {
+    from: &'a Origin,
+    writer: &'a Writer,
+    identity: &'a Identity,
+    progress: &'a dyn Progress,
+    control: &'a Control,
+}
+
+impl Bench<'_> {
+    /// Asked right before an effect.
+    fn fence(&self) -> Result<(), RotateError> {
+        self.writer.fence().map_err(|e| {
+            RotateError::Failed(format!(
+                "the restore stopped before its next change: {e}; `keyroll status` says what is unfinished"
+            ))
+        })
     }
 }
 
@@ -261,7 +290,7 @@ fn find(journal: &Journal, id: &RotationId) -> Result<Origin, RotateError> {
     if let Some(other) = journal.unfinished()?
         && !(stuck && other.id == *id)
     {
-        return Err(unfinished(other.id.as_str()).into());
+        return Err(error::unfinished(other.id.as_str()).into());
     }
     let backup = trail::backup_of(&records).ok_or_else(|| {
         Refusal::new(

@@ -68,14 +68,6 @@ impl Server {
         ApplicationName::of_rotation(self.rotation.as_str()).map_err(|e| e.to_string())
     }
 
-    /// The same server, another database.
-    pub(super) fn database(&self, name: &str) -> Endpoint {
-        Endpoint {
-            database: name.to_owned(),
-            ..self.endpoint.clone()
-        }
-    }
-
     fn exec(&self, program: &[&str], limit: Duration) -> Result<Exec, String> {
         let command = ["sh", "-c", WITH_PASSWORD].iter().chain(program).copied();
         Ok(Exec::new(&self.container, command)

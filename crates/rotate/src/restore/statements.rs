@@ -47,6 +47,12 @@ SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
  WHERE datname IN (:'live', :'side') AND pid <> pg_backend_pid() AND backend_type <> 'walsender';
 ";
 
+/// Ends every other session of this name; how many there are.
+pub(super) const END_OWN: &str = "
+SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+ WHERE application_name = :'own' AND pid <> pg_backend_pid() AND backend_type = 'client backend';
+";
+
 /// Both at once, or neither.
 pub(super) const SWAP: &str = r#"
 BEGIN;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keyroll_journal::{Backward, Evidence, Forward, Intended, Kept, Receipt, StepName};
+use keyroll_providers::is_hash_of;
 use keyroll_providers::postgres::{Cas, Cell, CellAt};
 use keyroll_saga::{
     ActError, BoxFuture, Compensate, ConfirmError, Observed, Step, StepCx, UndoError,
@@ -17,11 +18,8 @@ use serde_json::json;
 use crate::database;
 use crate::panel::Finding;
 use crate::profile::{AdminSpec, SecretKind};
-use crate::steps::names;
-use crate::world::World;
-
-const HASH_BEFORE: &str = "admin/hash-before";
-const HASH_AFTER: &str = "admin/hash-after";
+use crate::steps::{hashes, names};
+use crate::world::{NotDone, World};
 
 #[derive(Debug)]
 pub(crate) struct AdminPassword {
@@ -48,39 +46,43 @@ impl AdminPassword {
 
     async fn stored(&self, cx: &StepCx) -> Result<Secret, String> {
         let session = self.world.database_session(cx.rotation()).await?;
-        match session
-            .read_cell(&self.place())
-            .await
-            .map_err(|e| e.to_string())?
-        {
+        let found = session.read_cell(&self.place()).await;
+        let found = found.map_err(|e| e.to_string())?;
+        self.world.sessions.put(session);
+        match found {
             Cell::Value(hash) => Ok(hash),
             _ => Err(format!("{} has no stored password hash", self.email())),
         }
     }
 
+    /// The hash from before stays the one that was found first; the one after is the last that a seed wrote.
     fn keep(&self, cx: &StepCx, name: &str, hash: &Secret) -> Result<(), String> {
         let sealed = self
             .world
             .identity
             .seal_secret(hash)
             .map_err(|e| e.to_string())?;
-        let kept = Kept {
+        let kept = [Kept {
             name: name.into(),
             sealed,
+        }];
+        let (writer, now) = (cx.writer(), cx.now());
+        let done = if name == hashes::AFTER {
+            writer.renew(cx.rotation(), &kept, now)
+        } else {
+            writer.keep(cx.rotation(), &kept, now)
         };
-        cx.writer()
-            .keep(cx.rotation(), &[kept], jiff::Timestamp::now())
-            .map_err(|e| e.to_string())
+        done.map_err(|e| e.to_string())
     }
 
     async fn seed(&self, cx: &StepCx) -> Result<Receipt, ActError> {
         let not_applied = |e: String| ActError::NotApplied(self.world.clean(&e));
         let unsure = |e: String| ActError::Indeterminate(self.world.clean(&e));
         let found = self.stored(cx).await.map_err(not_applied)?;
-        self.keep(cx, HASH_BEFORE, &found).map_err(not_applied)?;
+        self.keep(cx, hashes::BEFORE, &found).map_err(not_applied)?;
         let before = self
             .world
-            .kept(cx, HASH_BEFORE)
+            .kept(cx, hashes::BEFORE)
             .map_err(not_applied)?
             .unwrap_or(found);
         let spec = self.spec();
@@ -94,7 +96,7 @@ impl AdminPassword {
         let after = self.stored(cx).await.map_err(unsure)?;
         let changed = !after.same_as(&before);
         if changed {
-            self.keep(cx, HASH_AFTER, &after).map_err(unsure)?;
+            self.keep(cx, hashes::AFTER, &after).map_err(unsure)?;
         }
         match (done, changed) {
             (Ok(()), true) => Ok(json!({"command": command, "service": spec.seed.service})),
@@ -103,41 +105,72 @@ impl AdminPassword {
                 spec.seed.service,
                 self.email()
             ))),
-            (Err(why), false) => Err(not_applied(why)),
-            (Err(why), true) => Err(unsure(format!("{why}, but the stored hash changed"))),
+            // What may still run may still write.
+            (Err(NotDone::MayRun(why)), false) => Err(unsure(why)),
+            (Err(NotDone::Ended(why)), false) => Err(not_applied(why)),
+            (Err(NotDone::MayRun(why) | NotDone::Ended(why)), true) => {
+                Err(unsure(format!("{why}, but the stored hash changed")))
+            }
         }
+    }
+
+    /// Without a login, where that can be told. A good hash takes its time.
+    async fn is_hash_of(&self, stored: &Secret, password: &Secret) -> Option<bool> {
+        let (stored, password) = (stored.clone(), password.clone());
+        let judged = tokio::task::spawn_blocking(move || is_hash_of(&stored, &password));
+        judged.await.unwrap_or(None)
     }
 
     async fn observed(&self, cx: &StepCx) -> Result<Observed, Finding> {
         let unknown = |e: String| Finding::Unknown(self.world.clean(&e));
-        let Some(before) = self.world.kept(cx, HASH_BEFORE).map_err(unknown)? else {
+        let Some(before) = self.world.kept(cx, hashes::BEFORE).map_err(unknown)? else {
             return Ok(Observed::Before);
         };
         let stored = self.stored(cx).await.map_err(unknown)?;
         if stored.same_as(&before) {
             return Ok(Observed::Before);
         }
+        self.changed(cx, &stored).await
+    }
+
+    /// By whom a stored hash was written that is not the one from before.
+    async fn changed(&self, cx: &StepCx, stored: &Secret) -> Result<Observed, Finding> {
+        let unknown = |e: String| Finding::Unknown(self.world.clean(&e));
+        let after = self.world.kept(cx, hashes::AFTER).map_err(unknown)?;
+        if after.is_some_and(|after| stored.same_as(&after)) {
+            let service = &self.spec().seed.service;
+            return Ok(Observed::After(json!({"service": service})));
+        }
+        // A seed that was not seen to its end: killed, or one that ran on and wrote once more.
         let (_, new) = self
             .world
             .both(SecretKind::AdminPassword)
             .expect("planned only when it is rotated");
-        match self.world.panel()?.log_in(self.email(), new).await {
-            Ok(_) => {
-                self.keep(cx, HASH_AFTER, &stored).map_err(unknown)?;
-                Ok(Observed::After(
-                    json!({"service": self.spec().seed.service}),
-                ))
-            }
-            Err(Finding::Wrong(_)) => Ok(Observed::Drifted(Evidence::new(
+        let is_new = match self.is_hash_of(stored, new).await {
+            Some(judged) => judged,
+            // A hash of a kind that only the application knows. The session that this opens is ended with all others.
+            None => match self.world.panel()?.log_in(self.email(), new).await {
+                Ok(_) => true,
+                Err(Finding::Wrong(_) | Finding::Alive(_)) => false,
+                Err(unknown) => return Err(unknown),
+            },
+        };
+        if !is_new {
+            return Ok(Observed::Drifted(Evidence::new(
                 "the stored hash is neither the old one nor one of the new password",
-            ))),
-            Err(unknown) => Err(unknown),
+            )));
         }
+        self.keep(cx, hashes::AFTER, stored).map_err(unknown)?;
+        let service = &self.spec().seed.service;
+        Ok(Observed::After(json!({"service": service})))
     }
 
     async fn put_back(&self, cx: &StepCx) -> Result<Evidence, UndoError> {
         let failed = |e: String| UndoError(self.world.clean(&e));
-        let Some(before) = self.world.kept(cx, HASH_BEFORE).map_err(failed)? else {
+        if let Some(panel) = &self.world.panel {
+            panel.goes_back();
+        }
+        let Some(before) = self.world.kept(cx, hashes::BEFORE).map_err(failed)? else {
             return Ok(Evidence::new("the admin's password was not touched"));
         };
         let stored = self.stored(cx).await.map_err(failed)?;
@@ -147,18 +180,15 @@ impl AdminPassword {
             ));
         }
         // Only what the seed wrote is replaced; an admin who changed the password meanwhile keeps theirs.
-        let expected = match self.world.kept(cx, HASH_AFTER).map_err(failed)? {
-            Some(after) => after,
-            None => match self.observed(cx).await {
-                Ok(Observed::After(_)) => stored,
-                Ok(_) => {
-                    return Ok(Evidence::new(
-                        "somebody else changed the admin's password meanwhile; it was left",
-                    ));
-                }
-                Err(finding) => return Err(failed(finding.to_string())),
-            },
-        };
+        match self.changed(cx, &stored).await {
+            Ok(Observed::After(_)) => {}
+            Ok(_) => {
+                return Ok(Evidence::new(
+                    "somebody else changed the admin's password meanwhile; it was left",
+                ));
+            }
+            Err(finding) => return Err(failed(finding.to_string())),
+        }
         cx.fence().map_err(|e| failed(e.to_string()))?;
         let mut session = self
             .world
@@ -166,7 +196,7 @@ impl AdminPassword {
             .await
             .map_err(failed)?;
         match session
-            .compare_and_set_cell(&self.place(), &expected, &before)
+            .compare_and_set_cell(&self.place(), &stored, &before)
             .await
         {
             Ok(Cas::Done) => Ok(Evidence::new("the admin's stored hash is back")),

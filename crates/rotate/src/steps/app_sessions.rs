@@ -86,7 +86,7 @@ impl AppSessions {
                     name: MARK.into(),
                     sealed,
                 }],
-                jiff::Timestamp::now(),
+                cx.now(),
             )?;
         }
         let mark = self
@@ -98,7 +98,10 @@ impl AppSessions {
             .revoke_sessions(&table, ServerTime::from_micros(mark.at_micros))
             .await
         {
-            Ok(revoked) => Ok(json!({"ids": revoked.ids, "at_micros": revoked.at.micros()})),
+            Ok(revoked) => {
+                self.world.sessions.put(session);
+                Ok(json!({"ids": revoked.ids, "at_micros": revoked.at.micros()}))
+            }
             Err(e) if e.is_indeterminate() => {
                 Err(ActError::Indeterminate(self.world.clean(&e.to_string())))
             }
@@ -125,6 +128,15 @@ impl AppSessions {
             .sessions_revoked_at(&self.table(), at)
             .await
             .map_err(|e| failed(e.to_string()))?;
+        let now_open = session
+            .open_sessions(&self.table())
+            .await
+            .map_err(|e| failed(e.to_string()))?;
+        // The revocation is one statement: where one that was listed is still open and none carries the mark, it never
+        // landed, and what else is closed by now was closed by its owner.
+        if ids.is_empty() && mark.open.iter().any(|id| now_open.contains(id)) {
+            return Ok(Evidence::new("no session was revoked"));
+        }
         ids.extend(mark.open);
         ids.sort();
         ids.dedup();
@@ -174,6 +186,7 @@ impl Step for AppSessions {
                 .open_sessions(&self.table())
                 .await
                 .map_err(|e| unknown(e.to_string()))?;
+            self.world.sessions.put(session);
             let revoked: Vec<&str> = receipt["ids"]
                 .as_array()
                 .into_iter()

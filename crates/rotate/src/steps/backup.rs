@@ -7,7 +7,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use keyroll_backup::{BackupStream, BackupWriter};
 use keyroll_journal::{Backward, Evidence, Forward, Intended, Receipt, RotationId, StepName};
 use keyroll_runtimes::compose::Exec;
@@ -17,7 +16,7 @@ use keyroll_saga::{
 use keyroll_secret::{Recipients, Secret};
 use serde_json::json;
 
-use crate::blocking::Blocking;
+use crate::blocking::{Blocking, here};
 use crate::profile::SecretKind;
 use crate::steps::names;
 use crate::world::{Set, World};
@@ -98,7 +97,7 @@ impl Backup {
         self.program(rotation, "pg_dump", &arguments, &mut stream)
             .await?;
         let bytes = stream.bytes();
-        tokio::task::block_in_place(|| stream.finish()).map_err(|e| e.to_string())?;
+        here(|| stream.finish()).map_err(|e| e.to_string())?;
         self.read_back(rotation, writer).await?;
         Ok(bytes)
     }
@@ -116,7 +115,7 @@ impl Backup {
         ];
         self.program(rotation, "pg_dumpall", &arguments, &mut stream)
             .await?;
-        tokio::task::block_in_place(|| stream.finish()).map_err(|e| e.to_string())?;
+        here(|| stream.finish()).map_err(|e| e.to_string())?;
         Ok(())
     }
 
@@ -154,7 +153,8 @@ impl Backup {
         ))
     }
 
-    async fn save(&self, rotation: &RotationId) -> Result<Receipt, String> {
+    async fn save(&self, cx: &StepCx) -> Result<Receipt, String> {
+        let rotation = cx.rotation();
         let about = &self.world.about;
         let profile = &about.profile;
         let recipients = Recipients::new(
@@ -162,7 +162,7 @@ impl Backup {
             profile.backup.recipients.iter().map(String::as_str),
         )
         .map_err(|e| e.to_string())?;
-        let writer = BackupWriter::create(&profile.paths.backups, Timestamp::now(), recipients)
+        let writer = BackupWriter::create(&profile.paths.backups, cx.now(), recipients)
             .map_err(|e| e.to_string())?;
         let writer = Arc::new(writer);
         let files = {
@@ -192,8 +192,7 @@ impl Backup {
         let dump_bytes = database?;
         let writer =
             Arc::into_inner(writer).ok_or("a part of the backup is still being written")?;
-        let finished =
-            tokio::task::block_in_place(|| writer.finish()).map_err(|e| e.to_string())?;
+        let finished = here(|| writer.finish()).map_err(|e| e.to_string())?;
         Ok(json!({
             "directory": finished.directory,
             "manifest_sha256": finished.sha256,
@@ -220,7 +219,7 @@ impl Step for Backup {
     ) -> BoxFuture<'a, Result<Receipt, ActError>> {
         Box::pin(async {
             cx.fence()?;
-            self.save(cx.rotation())
+            self.save(cx)
                 .await
                 .map_err(|e| ActError::NotApplied(self.world.clean(&e)))
         })

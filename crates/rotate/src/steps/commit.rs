@@ -71,13 +71,15 @@ impl Step for Commit {
         _: Intended<Forward>,
     ) -> BoxFuture<'a, Result<Receipt, ActError>> {
         Box::pin(async {
+            // Nothing is asked of the database any more.
+            self.world.sessions.close().await;
             let stale = self
                 .stale()
                 .await
                 .map_err(|e| ActError::NotApplied(self.world.clean(&e)))?;
-            cx.writer().remember_stale(cx.rotation(), &stale)?;
             // A commit that reports an error may be on the disk all the same.
-            match cx.writer().promote(cx.rotation(), jiff::Timestamp::now()) {
+            let now = cx.now();
+            match cx.writer().promote(cx.rotation(), &stale, now) {
                 Ok(()) => Ok(Receipt::Null),
                 Err(JournalError::Fenced { newer, .. }) => Err(ActError::Fenced { newer }),
                 Err(error) => Err(ActError::Indeterminate(error.to_string())),

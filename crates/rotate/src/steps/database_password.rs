@@ -18,6 +18,7 @@ use serde_json::json;
 use crate::database::{self, InForce};
 use crate::panel::Finding;
 use crate::profile::SecretKind;
+use crate::recovery;
 use crate::steps::names;
 use crate::world::World;
 
@@ -59,18 +60,9 @@ impl DatabasePassword {
 
     /// Reads back a sealed verifier; `None` when nothing was sealed under the name.
     fn sealed(&self, cx: &StepCx, name: &str) -> Result<Option<StoredPassword>, String> {
-        let Some(sealed) = cx
-            .writer()
-            .kept(cx.rotation(), name)
-            .map_err(|e| e.to_string())?
-        else {
+        let Some(text) = self.world.kept(cx, name)? else {
             return Ok(None);
         };
-        let text = self
-            .world
-            .identity
-            .open_secret(&sealed)
-            .map_err(|e| e.to_string())?;
         if text.is_empty() {
             return Ok(Some(StoredPassword::None));
         }
@@ -99,25 +91,24 @@ impl DatabasePassword {
     async fn set(&self, cx: &StepCx) -> Result<Receipt, ActError> {
         let not_applied =
             |e: &dyn std::fmt::Display| ActError::NotApplied(self.world.clean(&e.to_string()));
-        let endpoint = self.world.endpoint().await.map_err(|e| not_applied(&e))?;
-        let (old, new) = self.values();
-        let role = &endpoint.role;
-        let mut session = database::session(&endpoint, cx.rotation(), &[old, new])
-            .await
-            .map_err(|e| not_applied(&e))?;
+        let (_, new) = self.values();
+        let role = self.world.database_role();
+        let role = role.map_err(|e| not_applied(&e))?;
+        // It may have been opened with the old password, so it is used for this and no more.
+        let session = self.world.database_session(cx.rotation()).await;
+        let mut session = session.map_err(|e| not_applied(&e))?;
         let found = session
-            .stored_password(role)
+            .stored_password(&role)
             .await
             .map_err(|e| not_applied(&e))?;
-        let made = Verifier::make(self.kind(&found), role, new).map_err(|e| not_applied(&e))?;
+        let made = Verifier::make(self.kind(&found), &role, new).map_err(|e| not_applied(&e))?;
         let kept = [
             self.seal(OLD_VERIFIER, &found)
                 .map_err(|e| not_applied(&e))?,
             self.seal(NEW_VERIFIER, &StoredPassword::Verifier(made))
                 .map_err(|e| not_applied(&e))?,
         ];
-        cx.writer()
-            .keep(cx.rotation(), &kept, jiff::Timestamp::now())?;
+        cx.writer().keep(cx.rotation(), &kept, cx.now())?;
         // Read back: after a crash the first try's verifiers are the ones that count, not those just made.
         let read = |name| self.sealed(cx, name).map_err(|e| not_applied(&e));
         let (Some(expected), Some(wanted)) = (read(OLD_VERIFIER)?, read(NEW_VERIFIER)?) else {
@@ -126,7 +117,7 @@ impl DatabasePassword {
             ));
         };
         cx.fence()?;
-        match session.set_password(role, &expected, &wanted).await {
+        match session.set_password(&role, &expected, &wanted).await {
             Ok(PasswordSet::Done | PasswordSet::AlreadySo) => {}
             Err(error @ PostgresError::Indeterminate { .. }) => {
                 return Err(ActError::Indeterminate(
@@ -145,6 +136,8 @@ impl DatabasePassword {
 
     async fn set_back(&self, cx: &StepCx) -> Result<Evidence, UndoError> {
         let failed = |e: &dyn std::fmt::Display| UndoError(self.world.clean(&e.to_string()));
+        let there = recovery::start_database(&self.world).await;
+        there.map_err(|e| failed(&e))?;
         let endpoint = self.world.endpoint().await.map_err(|e| failed(&e))?;
         let (old, new) = self.values();
         let Some(before) = self.sealed(cx, OLD_VERIFIER).map_err(|e| failed(&e))? else {
@@ -163,7 +156,15 @@ impl DatabasePassword {
             .stored_password(&endpoint.role)
             .await
             .map_err(|e| failed(&e))?;
-        if !found.same_as(&before) {
+        let changed = !found.same_as(&before);
+        // Somebody else's hash of the old password is theirs to keep; of the new password, or keyroll's own, it goes.
+        if changed && self.in_force().await.map_err(|e| failed(&e))? == InForce::Old {
+            return Ok(Evidence::new(format!(
+                "the old password of role {} logs in, under a verifier that somebody else has set meanwhile; it was left",
+                endpoint.role
+            )));
+        }
+        if changed {
             cx.fence().map_err(|e| failed(&e))?;
             session
                 .set_password(&endpoint.role, &found, &before)

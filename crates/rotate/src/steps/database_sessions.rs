@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keyroll_journal::{Backward, Event, Evidence, Forward, Intended, Receipt, StepName};
-use keyroll_providers::postgres::ServerTime;
+use keyroll_providers::postgres::{Backend, ServerTime};
 use keyroll_saga::{
     ActError, BoxFuture, Compensate, ConfirmError, Observed, Step, StepCx, UndoError,
 };
@@ -44,6 +44,23 @@ impl DatabaseSessions {
     }
 }
 
+/// Sessions of the role from before the change, of clients and of others: the server's own processes run as the bootstrap
+/// superuser too, and never logged in.
+pub(super) async fn left(
+    world: &World,
+    cx: &StepCx,
+) -> Result<(Vec<Backend>, Vec<Backend>), String> {
+    let changed_at = DatabaseSessions::changed_at(cx)?;
+    let session = world.database_session(cx.rotation()).await?;
+    let role = world.database_role()?;
+    let old = session
+        .old_sessions(&role, changed_at)
+        .await
+        .map_err(|e| e.to_string())?;
+    world.sessions.put(session);
+    Ok(old.into_iter().partition(|b| b.kind == "client backend"))
+}
+
 impl Step for DatabaseSessions {
     fn name(&self) -> StepName {
         names::DATABASE_SESSIONS.into()
@@ -70,7 +87,10 @@ impl Step for DatabaseSessions {
             let role = self.world.database_role().map_err(not_applied)?;
             cx.fence()?;
             match session.terminate_sessions(&role, changed_at, LIMIT).await {
-                Ok(done) => Ok(json!({"ended": done.ended.len(), "left": done.left.len()})),
+                Ok(done) => {
+                    self.world.sessions.put(session);
+                    Ok(json!({"ended": done.ended.len(), "left": done.left.len()}))
+                }
                 Err(e) if e.is_indeterminate() => {
                     Err(ActError::Indeterminate(self.world.clean(&e.to_string())))
                 }
@@ -86,20 +106,7 @@ impl Step for DatabaseSessions {
     ) -> BoxFuture<'a, Result<Evidence, ConfirmError>> {
         Box::pin(async move {
             let unknown = |e: String| ConfirmError::Unknown(self.world.clean(&e));
-            let changed_at = Self::changed_at(cx).map_err(unknown)?;
-            let session = self
-                .world
-                .database_session(cx.rotation())
-                .await
-                .map_err(unknown)?;
-            let role = self.world.database_role().map_err(unknown)?;
-            let old = session
-                .old_sessions(&role, changed_at)
-                .await
-                .map_err(|e| unknown(e.to_string()))?;
-            // The server's own processes run as the bootstrap superuser too, and never logged in.
-            let (clients, rest): (Vec<_>, Vec<_>) =
-                old.iter().partition(|b| b.kind == "client backend");
+            let (clients, rest) = left(&self.world, cx).await.map_err(unknown)?;
             let standbys = rest.iter().filter(|b| b.kind == "walsender").count();
             let standbys = match standbys {
                 0 => String::new(),

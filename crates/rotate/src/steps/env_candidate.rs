@@ -92,6 +92,7 @@ impl Step for EnvCandidate {
         _: Intended<Forward>,
     ) -> BoxFuture<'a, Result<Receipt, ActError>> {
         Box::pin(async {
+            cx.fence()?;
             let staged = Box::pin(stage(&self.world, cx))
                 .await
                 .map_err(|e| ActError::NotApplied(self.world.clean(&e)))?;
@@ -118,10 +119,11 @@ impl Step for EnvCandidate {
 impl Compensate for EnvCandidate {
     fn undo<'a>(
         &'a self,
-        _: &'a StepCx,
+        cx: &'a StepCx,
         _: Intended<Backward>,
     ) -> BoxFuture<'a, Result<Evidence, UndoError>> {
         Box::pin(async {
+            cx.fence().map_err(|e| UndoError(e.to_string()))?;
             drop(self.world.take_staged());
             keyroll_envfile::remove_leftovers(&self.world.about.env_file.path)
                 .map_err(|e| UndoError(e.to_string()))?;

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use keyroll_saga::{Compensate, Plan, PlanStep, Shape, ShapeStep, Step};
 
 use crate::about::About;
-use crate::profile::SecretKind;
+use crate::profile::{Profile, SecretKind};
 use crate::world::World;
 
 /// The journal's keys. Renaming one is a change of the stored format.
@@ -39,12 +39,38 @@ pub(crate) mod names {
     pub(crate) const SUMMARY: &str = "summary";
 }
 
+/// Sealed names of the admin's stored hash, around the seed.
+pub(crate) mod hashes {
+    pub(crate) const BEFORE: &str = "admin/hash-before";
+    pub(crate) const AFTER: &str = "admin/hash-after";
+}
+
 /// One step before the point of no return, as data: what it waits for on the way there and on the way back.
 struct Row {
     name: &'static str,
     needs: &'static [&'static str],
     undo_after: &'static [&'static str],
-    planned: fn(&About) -> bool,
+    planned: fn(&Scope) -> bool,
+}
+
+/// What decides which steps a rotation has.
+struct Scope {
+    rotates: Vec<SecretKind>,
+    /// The application keeps its sessions in a table that the profile names.
+    sessions: bool,
+}
+
+impl Scope {
+    fn of(about: &About) -> Self {
+        Self {
+            rotates: about.secrets.iter().map(|s| s.kind).collect(),
+            sessions: about.profile.sessions.is_some(),
+        }
+    }
+
+    fn rotates(&self, kind: SecretKind) -> bool {
+        self.rotates.contains(&kind)
+    }
 }
 
 /// The safe order.
@@ -91,7 +117,7 @@ const ROWS: &[Row] = &[
         name: names::DATABASE_PASSWORD,
         needs: &[names::ENV_FILE],
         undo_after: &[],
-        planned: |a| a.rotates(SecretKind::PostgresPassword),
+        planned: |s| s.rotates(SecretKind::PostgresPassword),
     },
     Row {
         name: names::RECREATE,
@@ -103,19 +129,20 @@ const ROWS: &[Row] = &[
         name: names::ADMIN_PASSWORD,
         needs: &[names::RECREATE],
         undo_after: &[names::RECREATE],
-        planned: |a| a.rotates(SecretKind::AdminPassword),
+        planned: |s| s.rotates(SecretKind::AdminPassword),
     },
     Row {
         name: names::APP_SESSIONS,
-        needs: &[names::RECREATE],
+        // Whoever knows the old password could otherwise open one more session after the revocation.
+        needs: &[names::RECREATE, names::ADMIN_PASSWORD],
         undo_after: &[names::RECREATE, names::ADMIN_PASSWORD],
-        planned: |a| a.ends_sessions() && a.profile.sessions.is_some(),
+        planned: |s| s.sessions && s.rotates.iter().any(|kind| kind.ends_sessions()),
     },
     Row {
         name: names::DATABASE_SESSIONS,
         needs: &[names::RECREATE],
         undo_after: &[],
-        planned: |a| a.rotates(SecretKind::PostgresPassword),
+        planned: |s| s.rotates(SecretKind::PostgresPassword),
     },
     Row {
         name: names::VERIFY,
@@ -132,21 +159,13 @@ const ROWS: &[Row] = &[
 
 /// The plan of a rotation.
 pub(crate) fn plan(world: &Arc<World>) -> Plan {
-    let planned: Vec<&Row> = rows(&world.about);
-    let within = |names: &'static [&'static str]| {
-        let there = names
-            .iter()
-            .filter(|n| planned.iter().any(|r| r.name == **n));
-        there.map(|n| (*n).into()).collect()
-    };
-    let before = planned
-        .iter()
-        .map(|row| PlanStep {
-            step: make(row.name, world),
-            needs: within(row.needs),
-            undo_after: within(row.undo_after),
-        })
-        .collect();
+    let before = shape(&world.about).before.into_iter();
+    let before = before.map(|step| PlanStep {
+        needs: step.needs.into_iter().collect(),
+        undo_after: step.undo_after.into_iter().collect(),
+        step: make(step.name.as_str(), world),
+    });
+    let before = before.collect();
     let after: Vec<Box<dyn Step>> = vec![
         Box::new(trail::Trail {
             world: world.clone(),
@@ -166,7 +185,23 @@ pub(crate) fn plan(world: &Arc<World>) -> Plan {
 
 /// The plan's shape alone, for reading a rotation's state without its values.
 pub(crate) fn shape(about: &About) -> Shape {
-    let planned = rows(about);
+    shape_of(&Scope::of(about))
+}
+
+impl Profile {
+    /// The shape of the plan that a rotation of these secrets has, by names as [`Profile::select`] gives them. Without values,
+    /// systems or a stack: for telling it, and for trying the engine on it.
+    pub fn plan_shape(&self, names: &[String]) -> Shape {
+        let kind = |name: &String| self.secrets.get(name).map(|secret| secret.kind);
+        shape_of(&Scope {
+            rotates: names.iter().filter_map(kind).collect(),
+            sessions: self.sessions.is_some(),
+        })
+    }
+}
+
+fn shape_of(scope: &Scope) -> Shape {
+    let planned = rows(scope);
     let within = |names: &'static [&'static str]| {
         let there = names
             .iter()
@@ -187,13 +222,13 @@ pub(crate) fn shape(about: &About) -> Shape {
     }
 }
 
-fn rows(about: &About) -> Vec<&'static Row> {
-    ROWS.iter().filter(|r| (r.planned)(about)).collect()
+fn rows(scope: &Scope) -> Vec<&'static Row> {
+    ROWS.iter().filter(|r| (r.planned)(scope)).collect()
 }
 
 /// The steps in an order that they may run in; each inner list runs side by side.
 pub(crate) fn order(about: &About) -> Vec<Vec<String>> {
-    let mut open = rows(about);
+    let mut open = rows(&Scope::of(about));
     let mut done: Vec<&str> = vec![];
     let mut order = vec![];
     while !open.is_empty() {
@@ -224,5 +259,31 @@ fn make(name: &str, world: &Arc<World>) -> Box<dyn Compensate> {
         names::APP_SESSIONS => Box::new(app_sessions::AppSessions { world }),
         names::DATABASE_SESSIONS => Box::new(database_sessions::DatabaseSessions { world }),
         _ => Box::new(verify::Verify { world }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(name: &str) -> &'static Row {
+        ROWS.iter().find(|r| r.name == name).expect("a step")
+    }
+
+    #[test]
+    fn sessions_are_revoked_only_when_the_old_admin_password_opens_no_new_one() {
+        assert!(
+            row(names::APP_SESSIONS)
+                .needs
+                .contains(&names::ADMIN_PASSWORD)
+        );
+    }
+
+    #[test]
+    fn every_step_is_undone_before_the_old_set_is_verified() {
+        let before = row(names::BASELINE).undo_after;
+        for other in ROWS.iter().filter(|r| r.name != names::BASELINE) {
+            assert!(before.contains(&other.name), "{}", other.name);
+        }
     }
 }

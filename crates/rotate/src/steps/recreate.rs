@@ -3,11 +3,12 @@
 //! Never restarted: a restart keeps the environment that the container was made with. Only services that use a rotated value
 //! are made anew, with the images that ran; the database is left alone although its own environment goes stale.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use keyroll_journal::{Backward, Evidence, Forward, Intended, Receipt, StepName};
-use keyroll_runtimes::compose::{self, MovedImage};
+use keyroll_runtimes::compose::{self, MovedImage, PointedBack};
 use keyroll_saga::{
     ActError, BoxFuture, Compensate, ConfirmError, Observed, Step, StepCx, UndoError,
 };
@@ -16,6 +17,7 @@ use serde_json::json;
 use crate::about::Fate;
 use crate::panel::Finding;
 use crate::preflight;
+use crate::recovery;
 use crate::steps::names;
 use crate::world::{Set, World};
 
@@ -44,23 +46,74 @@ impl Recreate {
     }
 
     async fn back(&self, cx: &StepCx) -> Result<Evidence, Finding> {
+        let world = &self.world;
+        let unknown = |e: compose::ActError| Finding::Unknown(e.to_string());
+        cx.fence().map_err(|e| Finding::Unknown(e.to_string()))?;
+        // Without it no consumer becomes well.
+        let there = recovery::start_database(world).await;
+        there.map_err(Finding::Unknown)?;
         // Containers that already run the old values are left alone: so a stack whose recreation never began goes back even
         // if its compose file is the reason.
-        if self.world.prove_containers(Set::Old).await.is_ok() && self.healthy().await.is_ok() {
-            return Ok(Evidence::new("the containers run the old values"));
+        if world.prove_containers(Set::Old).await.is_ok()
+            && world.containers_can_tell().await?
+            && self.healthy().await.is_ok()
+        {
+            let moved = if world.about.build {
+                world.point_back(&self.targets()).await.map_err(unknown)?
+            } else {
+                vec![]
+            };
+            return Ok(Evidence::new(format!(
+                "the containers run the old values{}",
+                told(&moved)
+            )));
         }
-        cx.fence().map_err(|e| Finding::Unknown(e.to_string()))?;
-        self.world
-            .recreate(&self.targets(), false, MovedImage::PointBack)
-            .await
-            .map_err(|e| Finding::Unknown(e.to_string()))?;
+        let targets = self.targets();
+        let resolved = world.resolved().await?;
+        let moved = world.recreate(&targets, false, MovedImage::PointBack, &resolved);
+        let moved = moved.await.map_err(unknown)?;
         self.healthy().await?;
-        self.world.prove_containers(Set::Old).await?;
+        self.proven(Set::Old).await?;
+        // Recreating has deployed what the files say now; who edited them meanwhile shall know.
+        let edited = world.edited_in(&resolved);
+        let edited = if edited.is_empty() {
+            String::new()
+        } else {
+            let names: Vec<String> = edited.into_iter().collect();
+            format!(
+                "; the configuration of {} was edited since preflight",
+                names.join(", ")
+            )
+        };
         Ok(Evidence::new(format!(
-            "{} recreated with the old values, healthy",
-            self.targets().join(", ")
+            "{} recreated with the old values, healthy{}{edited}",
+            self.targets().join(", "),
+            told(&moved)
         )))
     }
+
+    /// The containers hold this set, and have the whole environment that their files give them.
+    async fn proven(&self, set: Set) -> Result<Vec<String>, Finding> {
+        let containers = self.world.containers().await?;
+        let seen = self.world.containers_hold(set, &containers)?;
+        self.world.prove_environments(&containers).await?;
+        Ok(seen)
+    }
+}
+
+/// Image references that were moved, for whoever moved them in the meantime.
+fn told(moved: &[PointedBack]) -> String {
+    let mut text = String::new();
+    for PointedBack {
+        reference,
+        from,
+        to,
+    } in moved
+    {
+        let from = from.as_deref().unwrap_or("no image");
+        let _ = write!(text, "; {reference} names {to} again, it named {from}");
+    }
+    text
 }
 
 impl Step for Recreate {
@@ -90,19 +143,18 @@ impl Step for Recreate {
     ) -> BoxFuture<'a, Result<Receipt, ActError>> {
         Box::pin(async {
             let not_applied = |e: String| ActError::NotApplied(self.world.clean(&e));
-            let surprises = self
-                .world
-                .surprises()
-                .await
-                .map_err(|e| not_applied(e.to_string()))?;
-            if !surprises.is_empty() {
+            // Asked for once: from the new password on, whoever opens a connection with the old one is refused.
+            let resolved = self.world.resolved().await;
+            let resolved = resolved.map_err(|e| not_applied(e.to_string()))?;
+            let edited = self.world.edited_in(&resolved);
+            if !edited.is_empty() {
+                let names: Vec<String> = edited.into_iter().collect();
                 return Err(not_applied(format!(
-                    "compose would now also change {}: a file was edited since preflight",
-                    surprises.join(", ")
+                    "the configuration of {} was edited since preflight: recreating would deploy the edit by surprise",
+                    names.join(", ")
                 )));
             }
-            // The services that are recreated change by the rotation itself, so their hashes cannot show that somebody else
-            // changed them too; the files can.
+            // What is outside of the services, such as a volume's definition.
             let about = &self.world.about;
             let files =
                 preflight::fingerprints_of(&about.project.config_files, &self.world.identity);
@@ -112,7 +164,12 @@ impl Step for Recreate {
             cx.fence()?;
             let made = self
                 .world
-                .recreate(&self.targets(), self.world.about.build, MovedImage::Refuse)
+                .recreate(
+                    &self.targets(),
+                    self.world.about.build,
+                    MovedImage::Refuse,
+                    &resolved,
+                )
                 .await;
             made.map_err(|e| match e {
                 compose::ActError::NotApplied(why) => not_applied(why),
@@ -129,8 +186,8 @@ impl Step for Recreate {
     ) -> BoxFuture<'a, Result<Evidence, ConfirmError>> {
         Box::pin(async {
             self.healthy().await?;
-            let seen = self.world.prove_containers(Set::New).await?;
-            self.world.prove_environments().await?;
+            let seen = self.proven(Set::New).await?;
+            self.world.becomes_reachable().await?;
             Ok(Evidence::with(
                 format!(
                     "{} recreated and healthy; {}",

@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use jiff::Timestamp;
 use keyroll_audit::system_journal;
 use keyroll_journal::{Ending, Evidence, Forward, Intended, Receipt, StepName};
 use keyroll_saga::{ActError, BoxFuture, ConfirmError, Observed, Step, StepCx};
@@ -26,7 +25,8 @@ impl Step for Trail {
     fn observe<'a>(&'a self, cx: &'a StepCx) -> BoxFuture<'a, Observed> {
         Box::pin(async {
             match trail::find(cx.writer(), cx.rotation().as_str(), Ending::Completed) {
-                Ok(Some(record)) => Observed::After(json!({"head": record.head().to_string()})),
+                // Whether the system journal was told is not known: act finds the record, writes no other, and tells it again.
+                Ok(Some(_)) => Observed::Overlap,
                 Ok(None) => Observed::Before,
                 Err(why) => Observed::Unknown(why),
             }
@@ -39,9 +39,17 @@ impl Step for Trail {
         _: Intended<Forward>,
     ) -> BoxFuture<'a, Result<Receipt, ActError>> {
         Box::pin(async {
+            let socket = Path::new(system_journal::SOCKET);
+            let there = trail::find(cx.writer(), cx.rotation().as_str(), Ending::Completed)
+                .map_err(ActError::Indeterminate)?;
+            if let Some(record) = there {
+                let told = trail::tell_again(&record, socket);
+                let head = record.head().to_string();
+                return Ok(json!({"head": head, "system_journal": told}));
+            }
             let rotation = cx.writer().rotation(cx.rotation())?;
             let records = cx.writer().records(cx.rotation())?;
-            let now = Timestamp::now();
+            let now = cx.now();
             let body = trail::rotated(
                 &rotation,
                 &self.world.about,
@@ -51,8 +59,7 @@ impl Step for Trail {
                 now,
             );
             let (head, told) =
-                trail::append(cx.writer(), body, Path::new(system_journal::SOCKET), now)
-                    .map_err(ActError::Indeterminate)?;
+                trail::append(cx.writer(), body, socket, now).map_err(ActError::Indeterminate)?;
             Ok(json!({"head": head.to_string(), "system_journal": told}))
         })
     }

@@ -9,7 +9,8 @@ use keyroll_saga::{
 use serde_json::json;
 
 use crate::panel::Finding;
-use crate::steps::names;
+use crate::profile::SecretKind;
+use crate::steps::{database_sessions, names};
 use crate::world::{Set, World};
 
 #[derive(Debug)]
@@ -20,7 +21,12 @@ pub(crate) struct Verify {
 impl Verify {
     async fn look(&self, cx: &StepCx) -> Result<Evidence, Finding> {
         let witness = self.world.witness(cx)?;
-        let mut seen = self.world.prove(Set::New, witness.as_ref()).await?;
+        let (seen, sessions) = tokio::join!(
+            self.world.prove(Set::New, witness.as_ref()),
+            self.old_sessions(cx)
+        );
+        let mut seen = seen?;
+        seen.extend(sessions?);
         let errors = self.world.error_lines(cx).await;
         if !errors.is_empty() {
             seen.push(format!(
@@ -32,6 +38,28 @@ impl Verify {
             seen.join("; "),
             json!({"seen": seen, "error_lines": errors}),
         ))
+    }
+}
+
+impl Verify {
+    /// A client that was logging in while the password changed stood in no list then, and may have come in since.
+    async fn old_sessions(&self, cx: &StepCx) -> Result<Option<String>, Finding> {
+        if !self.world.about.rotates(SecretKind::PostgresPassword) {
+            return Ok(None);
+        }
+        let unknown = |e: String| Finding::Unknown(self.world.clean(&e));
+        let (clients, _) = database_sessions::left(&self.world, cx)
+            .await
+            .map_err(unknown)?;
+        match clients.first() {
+            None => Ok(Some(
+                "no database session from before the change is left".to_owned(),
+            )),
+            Some(one) => Err(Finding::Alive(format!(
+                "a database session that was opened with the old password remains: {:?} (process {})",
+                one.application, one.pid
+            ))),
+        }
     }
 }
 

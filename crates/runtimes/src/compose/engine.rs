@@ -6,13 +6,18 @@ use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use bollard::Docker;
 use bollard::errors::Error;
 use bollard::query_parameters::{
     InspectContainerOptions, ListContainersOptions, ListNetworksOptions, ListVolumesOptions,
-    TagImageOptions,
+    RemoveContainerOptions, RenameContainerOptions, TagImageOptions,
 };
-use futures_util::future::try_join_all;
+use bollard::{BollardRequest, Docker};
+use futures_util::future::{BoxFuture, TryFutureExt as _, try_join_all};
+use hyper::Response;
+use hyper::body::Incoming;
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use hyperlocal::UnixConnector;
 use keyroll_secret::{Redactor, Secret};
 
 use super::container::Container;
@@ -21,6 +26,15 @@ use super::labels;
 
 /// The default of a question's time limit.
 const LIMIT: Duration = Duration::from_secs(30);
+
+/// The library's own way over a socket makes a connection for each question. A rotation asks more than a hundred, so here
+/// they are kept and used again. One that the engine closed meanwhile is noticed before anything is sent on it.
+fn kept_connections() -> impl Fn(BollardRequest) -> Answer + Send + Sync {
+    let client = Client::builder(TokioExecutor::new()).build(UnixConnector);
+    move |request| Box::pin(client.request(request).map_err(Error::from))
+}
+
+type Answer = BoxFuture<'static, Result<Response<Incoming>, Error>>;
 
 /// A container engine, reached over its socket. Cheap to clone.
 #[derive(Clone)]
@@ -49,8 +63,14 @@ impl Engine {
         };
         let path = socket.to_string_lossy();
         // The client's own limit is a last resort; each question has its own below it.
-        let docker = Docker::connect_with_unix(&path, 3600, bollard::API_DEFAULT_VERSION)
-            .map_err(|e| not_reached(e.to_string()))?;
+        let address = hyper::Uri::from(hyperlocal::Uri::new(path.as_ref(), "/")).to_string();
+        let docker = Docker::connect_with_custom_transport(
+            kept_connections(),
+            Some(address.trim_end_matches('/')),
+            3600,
+            bollard::API_DEFAULT_VERSION,
+        )
+        .map_err(|e| not_reached(e.to_string()))?;
         let agreed = tokio::time::timeout(LIMIT, docker.negotiate_version()).await;
         let docker = match agreed {
             Ok(Ok(docker)) => docker,
@@ -154,6 +174,26 @@ impl Engine {
             Err(EngineError::Gone { .. }) => Ok(None),
             Err(e) => Err(e),
         }
+    }
+
+    /// Removes a container that does not run. Its volumes stay.
+    pub(crate) async fn remove(&self, id: &str) -> Result<(), EngineError> {
+        let call = self
+            .docker
+            .remove_container(id, None::<RemoveContainerOptions>);
+        match self.ask(&format!("remove container {id}"), call).await {
+            Err(EngineError::Gone { .. }) => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Gives a container another name.
+    pub(crate) async fn rename(&self, id: &str, name: &str) -> Result<(), EngineError> {
+        let options = RenameContainerOptions {
+            name: name.to_owned(),
+        };
+        let call = self.docker.rename_container(id, options);
+        self.ask(&format!("rename container {id}"), call).await
     }
 
     /// Makes `reference` (`name:tag`) name the image `id`, as `docker tag` does. Repeating it changes nothing.

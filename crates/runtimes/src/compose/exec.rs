@@ -23,7 +23,7 @@ use super::engine::{Engine, chain};
 use crate::orphans;
 
 /// Of standard error the end counts.
-const STDERR_CAP: usize = 16 << 10;
+pub(super) const STDERR_CAP: usize = 16 << 10;
 /// The engine tells the exit code a moment after the output's end.
 const EXIT_CODE: Duration = Duration::from_secs(10);
 /// What [`Engine::exec`] keeps of standard output.
@@ -37,7 +37,7 @@ pub struct Exec {
     environment: Vec<(String, String)>,
     user: Option<String>,
     rotation: Option<String>,
-    limit: Duration,
+    pub(super) limit: Duration,
 }
 
 /// How a command ended.
@@ -202,40 +202,17 @@ impl Engine {
         output: &mut (impl AsyncWrite + Unpin + Send),
     ) -> Result<ExecOutcome, ExecError> {
         let until = Instant::now() + exec.limit;
-        let call = call_mark();
-        let config = exec.config(&call, input.is_some());
-        let created = self.docker.create_exec(&exec.container, config);
-        let id = match timeout_at(until, created).await {
-            Ok(Ok(created)) => created.id,
-            Ok(Err(e)) => return Err(exec.not_started(self.clean(&chain(&e)))),
-            Err(_) => return Err(exec.not_started("no answer from the container engine".into())),
-        };
-        let options = StartExecOptions {
-            output_capacity: Some(64 << 10),
-            ..Default::default()
-        };
-        let started = self.docker.start_exec(&id, Some(options));
-        let stderr = match timeout_at(until, started).await {
-            Ok(Ok(StartExecResults::Attached {
-                output: stream,
-                input: pipe,
-            })) => {
-                let moved = timeout_at(until, carry(input, pipe, stream, output)).await;
-                let late = || format!("it took longer than {:?}", exec.limit);
-                match moved.unwrap_or_else(|_| Err(late())) {
-                    Ok(stderr) => stderr,
-                    Err(reason) => {
-                        return Err(exec.indeterminate(&call, self.clean(&reason)).await);
-                    }
-                }
-            }
-            // The request may have reached the engine.
-            Ok(Ok(StartExecResults::Detached)) => String::new(),
-            Ok(Err(e)) => return Err(exec.indeterminate(&call, self.clean(&chain(&e))).await),
-            Err(_) => {
-                let reason = "no answer from the container engine".to_owned();
-                return Err(exec.indeterminate(&call, reason).await);
-            }
+        let Running {
+            id,
+            call,
+            stream,
+            pipe,
+        } = self.start_command(exec, input.is_some(), until).await?;
+        let moved = timeout_at(until, carry(input, pipe, stream, output)).await;
+        let late = || format!("it took longer than {:?}", exec.limit);
+        let stderr = match moved.unwrap_or_else(|_| Err(late())) {
+            Ok(stderr) => stderr,
+            Err(reason) => return Err(exec.indeterminate(&call, self.clean(&reason)).await),
         };
         match self.exit_code(&id).await {
             Ok(exit_code) => Ok(ExecOutcome {
@@ -246,7 +223,48 @@ impl Engine {
         }
     }
 
-    async fn exit_code(&self, id: &str) -> Result<i64, String> {
+    /// Starts a command, its input and output attached.
+    pub(super) async fn start_command(
+        &self,
+        exec: &Exec,
+        input: bool,
+        until: Instant,
+    ) -> Result<Running, ExecError> {
+        let call = call_mark();
+        let created = self
+            .docker
+            .create_exec(&exec.container, exec.config(&call, input));
+        let id = match timeout_at(until, created).await {
+            Ok(Ok(created)) => created.id,
+            Ok(Err(e)) => return Err(exec.not_started(self.clean(&chain(&e)))),
+            Err(_) => return Err(exec.not_started("no answer from the container engine".into())),
+        };
+        let options = StartExecOptions {
+            output_capacity: Some(64 << 10),
+            ..Default::default()
+        };
+        let started = self.docker.start_exec(&id, Some(options));
+        // Whatever goes wrong from here on: the request may have reached the engine.
+        let reason = match timeout_at(until, started).await {
+            Ok(Ok(StartExecResults::Attached {
+                output: stream,
+                input: pipe,
+            })) => {
+                return Ok(Running {
+                    id,
+                    call,
+                    stream,
+                    pipe,
+                });
+            }
+            Ok(Ok(StartExecResults::Detached)) => "the engine attached nothing".to_owned(),
+            Ok(Err(e)) => self.clean(&chain(&e)),
+            Err(_) => "no answer from the container engine".to_owned(),
+        };
+        Err(exec.indeterminate(&call, reason).await)
+    }
+
+    pub(super) async fn exit_code(&self, id: &str) -> Result<i64, String> {
         let asked = async {
             loop {
                 let found = self.docker.inspect_exec(id).await.map_err(|e| chain(&e))?;
@@ -261,14 +279,25 @@ impl Engine {
     }
 }
 
-type Stream = std::pin::Pin<
+pub(super) type Stream = std::pin::Pin<
     Box<dyn futures_util::Stream<Item = Result<LogOutput, bollard::errors::Error>> + Send>,
 >;
+pub(super) type Pipe = std::pin::Pin<Box<dyn AsyncWrite + Send>>;
+
+/// A command that was started.
+pub(super) struct Running {
+    /// The engine's name for it.
+    pub(super) id: String,
+    /// The mark in its environment.
+    pub(super) call: String,
+    pub(super) stream: Stream,
+    pub(super) pipe: Pipe,
+}
 
 /// Moves input and output until the command has closed its output. Returns the end of standard error.
 async fn carry(
     input: Option<impl AsyncRead + Unpin>,
-    mut pipe: std::pin::Pin<Box<dyn AsyncWrite + Send>>,
+    mut pipe: Pipe,
     mut stream: Stream,
     output: &mut (impl AsyncWrite + Unpin),
 ) -> Result<String, String> {

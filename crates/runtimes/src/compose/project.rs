@@ -149,65 +149,66 @@ impl Project {
     /// the profile. One-off containers are not looked at.
     pub async fn discover(engine: &Engine, wanted: &Wanted) -> Result<Self, DiscoverError> {
         let containers = engine.all_containers().await?;
-        choose(&containers, wanted)
+        Self::among(&containers, wanted)
+    }
+
+    /// [`Project::discover`], in a look at all containers of the engine that the caller has. Resolves paths on this machine's file
+    /// system.
+    pub fn among(containers: &[Container], wanted: &Wanted) -> Result<Self, DiscoverError> {
+        let files = existing(&wanted.root, &wanted.config_files)?;
+        let env_files = existing(&wanted.root, &wanted.env_files)?;
+        let mut made: BTreeMap<&str, Vec<&Container>> = BTreeMap::new();
+        for container in containers
+            .iter()
+            .filter(|c| !c.one_off && !c.project.is_empty())
+        {
+            made.entry(&container.project).or_default().push(container);
+        }
+        let from_these = |c: &Container| same_files(c, &c.config_files, &files, &wanted.root);
+        let candidates: Vec<String> = made
+            .iter()
+            .filter(|(_, all)| all.iter().any(|c| from_these(c)))
+            .map(|(name, _)| (*name).to_owned())
+            .collect();
+        let name = match (&wanted.project, candidates.as_slice()) {
+            (Some(name), _) if candidates.contains(name) => name.clone(),
+            (Some(name), _) if made.contains_key(name.as_str()) => {
+                let other = made[name.as_str()][0];
+                return Err(DiscoverError::OtherFiles {
+                    project: name.clone(),
+                    container: other.name.clone(),
+                    found: list(&other.config_files),
+                    wanted: list(&files),
+                });
+            }
+            (Some(name), [_, ..]) => {
+                return Err(DiscoverError::OtherName {
+                    files: list(&files),
+                    wanted: name.clone(),
+                    found: candidates,
+                });
+            }
+            (None, [name]) => name.clone(),
+            (None, [_, _, ..]) => {
+                return Err(DiscoverError::Several {
+                    files: list(&files),
+                    projects: candidates,
+                });
+            }
+            (_, []) => {
+                return Err(DiscoverError::NotRunning {
+                    files: list(&files),
+                    others: others(&made),
+                });
+            }
+        };
+        describe(&name, &made[name.as_str()], wanted, &files, &env_files)
     }
 
     /// Whether compose 1 made the containers, which writes no label for env files.
     pub fn made_by_v1(&self) -> bool {
         self.made_by.starts_with("1.")
     }
-}
-
-/// [`Project::discover`] without the engine; resolves paths on this machine's file system.
-fn choose(containers: &[Container], wanted: &Wanted) -> Result<Project, DiscoverError> {
-    let files = existing(&wanted.root, &wanted.config_files)?;
-    let env_files = existing(&wanted.root, &wanted.env_files)?;
-    let mut made: BTreeMap<&str, Vec<&Container>> = BTreeMap::new();
-    for container in containers
-        .iter()
-        .filter(|c| !c.one_off && !c.project.is_empty())
-    {
-        made.entry(&container.project).or_default().push(container);
-    }
-    let from_these = |c: &Container| same_files(c, &c.config_files, &files, &wanted.root);
-    let candidates: Vec<String> = made
-        .iter()
-        .filter(|(_, all)| all.iter().any(|c| from_these(c)))
-        .map(|(name, _)| (*name).to_owned())
-        .collect();
-    let name = match (&wanted.project, candidates.as_slice()) {
-        (Some(name), _) if candidates.contains(name) => name.clone(),
-        (Some(name), _) if made.contains_key(name.as_str()) => {
-            let other = made[name.as_str()][0];
-            return Err(DiscoverError::OtherFiles {
-                project: name.clone(),
-                container: other.name.clone(),
-                found: list(&other.config_files),
-                wanted: list(&files),
-            });
-        }
-        (Some(name), [_, ..]) => {
-            return Err(DiscoverError::OtherName {
-                files: list(&files),
-                wanted: name.clone(),
-                found: candidates,
-            });
-        }
-        (None, [name]) => name.clone(),
-        (None, [_, _, ..]) => {
-            return Err(DiscoverError::Several {
-                files: list(&files),
-                projects: candidates,
-            });
-        }
-        (_, []) => {
-            return Err(DiscoverError::NotRunning {
-                files: list(&files),
-                others: others(&made),
-            });
-        }
-    };
-    describe(&name, &made[name.as_str()], wanted, &files, &env_files)
 }
 
 /// The project, once every container of it agrees.
@@ -415,7 +416,7 @@ mod tests {
     #[test]
     fn the_labels_name_the_project_whatever_its_folder_is_called() {
         let place = Place::new();
-        let found = choose(
+        let found = Project::among(
             &[place.container("odd", "api"), place.container("odd", "db")],
             &place.wanted(),
         )
@@ -431,7 +432,7 @@ mod tests {
         std::os::unix::fs::symlink(place.path("infra/c.yml"), place.path("link.yml")).unwrap();
         let mut c = place.container("p", "api");
         c.config_files = vec![place.path("link.yml")];
-        let found = choose(&[c], &place.wanted()).unwrap();
+        let found = Project::among(&[c], &place.wanted()).unwrap();
         assert_eq!(found.config_files, [place.path("link.yml")]);
     }
 
@@ -439,7 +440,7 @@ mod tests {
     fn two_projects_from_one_file_are_listed_unless_the_profile_names_one() {
         let place = Place::new();
         let both = [place.container("a", "api"), place.container("b", "api")];
-        let error = choose(&both, &place.wanted()).unwrap_err();
+        let error = Project::among(&both, &place.wanted()).unwrap_err();
         assert!(
             matches!(&error, DiscoverError::Several { projects, .. } if projects == &["a", "b"]),
             "{error}"
@@ -448,7 +449,7 @@ mod tests {
             project: Some("b".into()),
             ..place.wanted()
         };
-        assert_eq!(choose(&both, &named).unwrap().name, "b");
+        assert_eq!(Project::among(&both, &named).unwrap().name, "b");
     }
 
     #[test]
@@ -460,7 +461,7 @@ mod tests {
             project: Some("prod".into()),
             ..place.wanted()
         };
-        let error = choose(&[other], &named).unwrap_err();
+        let error = Project::among(&[other], &named).unwrap_err();
         assert!(
             matches!(&error, DiscoverError::OtherFiles { found, .. } if found.ends_with("o.yml")),
             "{error}"
@@ -474,7 +475,7 @@ mod tests {
             project: Some("prod".into()),
             ..place.wanted()
         };
-        let error = choose(&[place.container("staging", "api")], &named).unwrap_err();
+        let error = Project::among(&[place.container("staging", "api")], &named).unwrap_err();
         assert!(
             matches!(&error, DiscoverError::OtherName { found, .. } if found == &["staging"]),
             "{error}"
@@ -486,7 +487,8 @@ mod tests {
         let place = Place::new();
         let mut odd = place.container("p", "worker");
         odd.config_files.push(place.path("infra/o.yml"));
-        let error = choose(&[place.container("p", "api"), odd], &place.wanted()).unwrap_err();
+        let error =
+            Project::among(&[place.container("p", "api"), odd], &place.wanted()).unwrap_err();
         assert!(
             matches!(&error, DiscoverError::OtherFiles { container, .. } if container == "p-worker-1"),
             "{error}"
@@ -494,7 +496,8 @@ mod tests {
 
         let mut odd = place.container("p", "worker");
         odd.env_files = vec![];
-        let error = choose(&[place.container("p", "api"), odd], &place.wanted()).unwrap_err();
+        let error =
+            Project::among(&[place.container("p", "api"), odd], &place.wanted()).unwrap_err();
         assert!(error.to_string().contains("no --env-file"), "{error}");
     }
 
@@ -507,7 +510,7 @@ mod tests {
             env_files: vec!["infra/.env".into()],
             ..place.wanted()
         };
-        let found = choose(&[c.clone()], &default).unwrap();
+        let found = Project::among(&[c.clone()], &default).unwrap();
         assert!(
             found.env_files.is_empty(),
             "and compose is called without --env-file, as before"
@@ -516,7 +519,7 @@ mod tests {
             env_files: vec![],
             ..place.wanted()
         };
-        assert!(choose(&[c], &none).is_ok());
+        assert!(Project::among(&[c], &none).is_ok());
     }
 
     #[test]
@@ -524,7 +527,8 @@ mod tests {
         let place = Place::new();
         let mut odd = place.container("p", "worker");
         odd.working_dir = Some(place.path(""));
-        let error = choose(&[place.container("p", "api"), odd], &place.wanted()).unwrap_err();
+        let error =
+            Project::among(&[place.container("p", "api"), odd], &place.wanted()).unwrap_err();
         assert!(matches!(error, DiscoverError::Disagree { .. }), "{error}");
     }
 
@@ -535,7 +539,7 @@ mod tests {
         other.config_files = vec!["/srv/blog/compose.yml".into()];
         let mut one_off = place.container("run", "api");
         one_off.one_off = true;
-        let error = choose(&[other, one_off], &place.wanted()).unwrap_err();
+        let error = Project::among(&[other, one_off], &place.wanted()).unwrap_err();
         assert!(
             matches!(&error, DiscoverError::NotRunning { others, .. } if others.starts_with("blog ")),
             "{error}"
@@ -549,7 +553,7 @@ mod tests {
             config_files: vec!["nope.yml".into()],
             ..place.wanted()
         };
-        let error = choose(&[], &wanted).unwrap_err();
+        let error = Project::among(&[], &wanted).unwrap_err();
         assert!(error.to_string().contains("nope.yml"), "{error}");
     }
 
@@ -560,7 +564,7 @@ mod tests {
         c.compose_version = Some("1.29.2".into());
         c.config_files = vec!["infra/c.yml".into()];
         c.env_files = vec![];
-        let found = choose(&[c], &place.wanted()).unwrap();
+        let found = Project::among(&[c], &place.wanted()).unwrap();
         assert!(found.made_by_v1());
         assert_eq!(
             found.env_files,

@@ -9,6 +9,7 @@
 //! reference must name the image that ran, right before; and each new container must have it, right after.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -32,6 +33,9 @@ pub struct Recreate {
     pub moved: MovedImage,
     /// Build the images of services with a `build` section first, before anything stops. Their pins do not count then.
     pub build: bool,
+    /// The addresses that each service's container had while all was well: they are started in this order, so that each gets its
+    /// own back. May be empty.
+    pub addresses: BTreeMap<String, Vec<IpAddr>>,
     /// For the call of compose. At the limit it is ended, and the outcome is indeterminate.
     pub limit: Duration,
 }
@@ -81,21 +85,48 @@ impl Cli {
         wanted: &Recreate,
     ) -> Result<Recreated, ActError> {
         let not = |e: &dyn std::error::Error| ActError::NotApplied(e.to_string());
+        let resolved = self.resolved(None).await.map_err(|e| not(&e))?;
+        self.recreate_as(engine, wanted, &resolved).await
+    }
+
+    /// [`Cli::recreate`], for a caller who has just asked for the configuration and judged it.
+    pub async fn recreate_as(
+        &self,
+        engine: &Engine,
+        wanted: &Recreate,
+        resolved: &Resolved,
+    ) -> Result<Recreated, ActError> {
+        let not = |e: &dyn std::error::Error| ActError::NotApplied(e.to_string());
         if wanted.services.is_empty() {
             return Err(ActError::NotApplied("no service was named".into()));
         }
-        let resolved = self.resolved(None).await.map_err(|e| not(&e))?;
         let before = self.picture(engine).await.map_err(|e| not(&e))?;
-        self.nothing_to_make(engine, wanted, &resolved).await?;
-        let scale = self.scale(wanted, &resolved, &before.containers)?;
+        self.nothing_to_make(engine, wanted, resolved).await?;
+        let scale = self.scale(wanted, resolved, &before.containers)?;
         if wanted.build {
-            self.build(engine, wanted, &resolved).await?;
+            self.build(engine, wanted, resolved).await?;
         }
-        let pointed_back = self.pin(engine, wanted, &resolved).await?;
+        let pointed_back = self.pin(engine, wanted, resolved).await?;
+
+        // Nothing has changed until here.
+        let before = if self
+            .clear_up(engine, &wanted.services, &before.containers)
+            .await?
+        {
+            self.picture(engine)
+                .await
+                .map_err(|e| ActError::Indeterminate(e.to_string()))?
+        } else {
+            before
+        };
 
         let began = Timestamp::now();
         let clock = Instant::now();
-        self.up(wanted, &scale).await?;
+        let order = self.start_order(wanted, resolved);
+        self.up(wanted, &scale, order.is_none()).await?;
+        if let Some(order) = &order {
+            self.start_one_by_one(engine, order).await?;
+        }
         let took = clock.elapsed();
 
         let after = self.picture(engine).await.map_err(|e| {
@@ -104,13 +135,24 @@ impl Cli {
             ))
         })?;
         let containers =
-            new_containers(wanted, &resolved, &before, &after).map_err(ActError::Indeterminate)?;
+            new_containers(wanted, resolved, &before, &after).map_err(ActError::Indeterminate)?;
         Ok(Recreated {
             containers,
             pointed_back,
             began,
             took,
         })
+    }
+
+    /// Has the references of these services name the pinned images, and does nothing else.
+    pub async fn point_back(
+        &self,
+        engine: &Engine,
+        wanted: &Recreate,
+    ) -> Result<Vec<PointedBack>, ActError> {
+        let resolved = self.resolved(None).await;
+        let resolved = resolved.map_err(|e| ActError::NotApplied(e.to_string()))?;
+        self.pin(engine, wanted, &resolved).await
     }
 
     /// Volumes and networks of the services must be there: compose would make an empty one in silence.
@@ -261,8 +303,10 @@ impl Cli {
         Ok(moved)
     }
 
-    async fn up(&self, wanted: &Recreate, scale: &[String]) -> Result<(), ActError> {
-        let mut command = vec!["up", "-d", "--no-deps", "--force-recreate", "--no-build"];
+    /// Makes the containers anew, and starts them or not.
+    async fn up(&self, wanted: &Recreate, scale: &[String], start: bool) -> Result<(), ActError> {
+        let how = if start { "-d" } else { "--no-start" };
+        let mut command = vec!["up", how, "--no-deps", "--force-recreate", "--no-build"];
         if matches!(self.compose(), Compose::V2(_)) {
             command.extend(["--pull", "never"]);
         }

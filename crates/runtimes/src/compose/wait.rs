@@ -31,8 +31,7 @@ pub struct Waiting {
     pub limit: Duration,
     /// How long a container without a health check has to run until it counts as well. One second by default.
     pub settle: Duration,
-    /// Services whose containers must end with 0 ([`Resolved::jobs`](super::Resolved::jobs)); others may, if the engine does
-    /// not start them again.
+    /// Services whose containers must end with 0 ([`Resolved::jobs`](super::Resolved::jobs)); others must not end.
     pub jobs: BTreeSet<String>,
     /// Ends since this moment count, such as the beginning of the recreation. The call's own by default.
     pub since: Option<Timestamp>,
@@ -286,7 +285,7 @@ fn verdict(
 ) -> Verdict {
     let job = waiting.jobs.contains(&container.service);
     match (container.state, container.health) {
-        _ if container.is_done() => Verdict::Well,
+        _ if job && container.is_done() => Verdict::Well,
         (State::Exited(code), _) => Verdict::Sick(format!("it ended with exit code {code}")),
         (State::Dead | State::Paused, _) => Verdict::Sick(format!("it is {}", container.state)),
         (State::Restarting, _) => Verdict::Sick("it ended, and is being restarted".into()),
@@ -355,6 +354,11 @@ mod tests {
                 Verdict::Sick(_)
             ),
             "it should go on"
+        );
+        let once = |c: &mut Container| (c.restart, c.state) = (Restart::No, State::Exited(0));
+        assert!(
+            matches!(judge(once, None), Verdict::Sick(_)),
+            "it is no job: it ran before, and must run now"
         );
         assert!(matches!(
             judge(|c| c.state = State::Restarting, None),

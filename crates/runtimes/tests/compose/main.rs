@@ -2,6 +2,7 @@
 
 mod config;
 mod exec;
+mod exec_stream;
 mod look;
 mod recreate;
 mod support;

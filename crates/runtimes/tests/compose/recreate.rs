@@ -1,6 +1,7 @@
 //! Recreating the consumers, and nothing else.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use keyroll_runtimes::compose::{
@@ -71,6 +72,7 @@ fn consumers(containers: &[Container]) -> Recreate {
         images,
         moved: MovedImage::Refuse,
         build: false,
+        addresses: BTreeMap::new(),
         limit: Duration::from_secs(60),
     }
 }
@@ -245,6 +247,42 @@ async fn a_service_that_was_scaled_by_hand_keeps_its_number() {
 }
 
 #[tokio::test]
+async fn services_that_are_recreated_together_keep_their_addresses() {
+    if !wanted() {
+        return;
+    }
+    let service = |name: &str| {
+        format!(
+            "  {name}:\n    image: IMAGE\n    command: [\"sleep\", \"infinity\"]\n    init: true\n    stop_grace_period: 0s\n    environment: {{PASSWORD: \"${{PASSWORD}}\"}}\n"
+        )
+    };
+    let names = ["a", "b", "c", "d"];
+    let all: String = names.iter().map(|n| service(n)).collect();
+    let stack = Stack::start("addresses", &format!("services:\n{all}"), OLD);
+    let (engine, cli) = stack.cli().await;
+    let addresses = async || -> BTreeMap<String, Vec<IpAddr>> {
+        let all = stack.containers(&engine).await.into_iter();
+        all.map(|c| {
+            let own = c.networks.into_iter().map(|(_, ip)| ip).collect();
+            (c.service, own)
+        })
+        .collect()
+    };
+    let first = addresses().await;
+    for _ in 0..2 {
+        let before = stack.containers(&engine).await;
+        let wanted = Recreate {
+            services: names.map(str::to_owned).into(),
+            addresses: first.clone(),
+            ..consumers(&before)
+        };
+        let done = cli.recreate(&engine, &wanted).await.unwrap();
+        assert_eq!(done.containers.len(), 4);
+        assert_eq!(addresses().await, first);
+    }
+}
+
+#[tokio::test]
 async fn a_recreation_that_was_killed_is_found_and_completed_by_another() {
     if !wanted() {
         return;
@@ -290,6 +328,41 @@ async fn a_recreation_that_was_killed_is_found_and_completed_by_another() {
         assert_eq!(c.env["PASSWORD"].expose(), "new-value");
         assert_eq!(c.name, format!("{}-{}-1", stack.name, c.service));
     }
+}
+
+#[tokio::test]
+async fn what_a_killed_compose_left_under_odd_names_is_cleared_up_first() {
+    if !wanted() {
+        return;
+    }
+    let (stack, _) = start("leftovers");
+    let (engine, cli) = stack.cli().await;
+    let before = stack.containers(&engine).await;
+    stack.put(".env.production", NEW);
+    let own = |service: &str| format!("{}-{service}-1", stack.name);
+    let odd = |service: &str| format!("a5595faaf0ed_{}", own(service));
+    // The old api is gone and the new one was not renamed yet; the new worker was made, and the old one still runs.
+    docker(&["rename", &own("api"), &odd("api")]);
+    let labels = [
+        format!("com.docker.compose.project={}", stack.name),
+        "com.docker.compose.service=worker".to_owned(),
+        "com.docker.compose.container-number=1".to_owned(),
+        "com.docker.compose.oneoff=False".to_owned(),
+    ];
+    let mut create = vec!["create".to_owned(), "--name".to_owned(), odd("worker")];
+    create.extend(labels.into_iter().flat_map(|l| ["--label".to_owned(), l]));
+    create.extend([IMAGE.to_owned(), "true".to_owned()]);
+    docker(&create.iter().map(String::as_str).collect::<Vec<_>>());
+
+    let done = cli.recreate(&engine, &consumers(&before)).await.unwrap();
+
+    assert_eq!(done.containers.len(), 2, "{:?}", names(&done.containers));
+    for c in &done.containers {
+        assert_eq!(c.env["PASSWORD"].expose(), "new-value");
+        assert_eq!(c.name, own(&c.service));
+    }
+    let now = stack.containers(&engine).await;
+    assert_eq!(now.len(), before.len(), "{:?}", names(&now));
 }
 
 #[tokio::test]

@@ -125,6 +125,15 @@ impl Stack {
     }
 }
 
+/// A stack of one container that does nothing: itself, the engine, and the container's id.
+pub(crate) async fn one_service(what: &str) -> (Stack, Engine, String) {
+    const COMPOSE: &str = "services:\n  s: {image: IMAGE, command: [sleep, infinity], init: true, stop_grace_period: 0s}\n";
+    let stack = Stack::start(what, COMPOSE, "A=1\n");
+    let engine = stack.engine().await;
+    let id = stack.container(&engine, "s").await.id;
+    (stack, engine, id)
+}
+
 impl Drop for Stack {
     fn drop(&mut self) {
         let quiet = |arguments: &[&str]| drop(command(arguments).output());

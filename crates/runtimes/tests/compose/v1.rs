@@ -1,5 +1,4 @@
-//! `docker-compose` 1, where it is installed (Debian's package `docker-compose`); otherwise these tests print a line and pass,
-//! since a host without it is the common one.
+//! `docker-compose` 1 (Debian 12's package `docker-compose`, which `cargo xtask test` installs).
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -37,18 +36,19 @@ volumes: {data: {}}
 const OLD: &str = "PASSWORD=old-value\nDSN=postgres://u:old-value@db/d\n";
 
 /// A path with nothing but `docker-compose` 1 and what it needs.
-fn v1_alone(dir: &Path) -> Option<OsString> {
-    let path = std::env::var_os("PATH")?;
+fn v1_alone(dir: &Path) -> OsString {
+    let path = std::env::var_os("PATH").unwrap();
     let found: PathBuf = std::env::split_paths(&path)
         .map(|dir| dir.join("docker-compose"))
         .find(|program| {
             let said = Command::new(program).args(["version", "--short"]).output();
             said.is_ok_and(|said| said.stdout.starts_with(b"1."))
-        })?;
+        })
+        .expect("docker-compose 1 is installed (`cargo xtask test` does it)");
     let bin = dir.join("bin");
     std::fs::create_dir(&bin).unwrap();
     symlink(found, bin.join("docker-compose")).unwrap();
-    Some(bin.into_os_string())
+    bin.into_os_string()
 }
 
 #[tokio::test]
@@ -57,10 +57,7 @@ async fn version_1_alone_is_used_for_all_of_it() {
         return;
     }
     let stack = Stack::write("v1", COMPOSE, OLD);
-    let Some(path) = v1_alone(stack.dir.path()) else {
-        println!("skipped: docker-compose 1 is not installed");
-        return;
-    };
+    let path = v1_alone(stack.dir.path());
     let up = |arguments: &[&str]| {
         let done = Command::new(Path::new(&path).join("docker-compose"))
             .args(&stack.options)
@@ -121,6 +118,7 @@ async fn version_1_alone_is_used_for_all_of_it() {
         images,
         moved: MovedImage::Refuse,
         build: false,
+        addresses: BTreeMap::new(),
         limit: Duration::from_secs(60),
     };
     let done = cli.recreate(&engine, &wanted).await.unwrap();
