@@ -135,11 +135,14 @@ async fn a_long_transaction_that_holds_the_role_or_a_session_turns_the_rotation_
         .await;
 
     let held = bench.hold_the_role();
+    let seed = bench.stack.fault("seed-waits");
+    seed.set();
     let running = bench.spawn(&ROTATE);
     bench.waits_for("Lock").await;
     drop(held);
     running.says("recreate: done").await.unwrap();
     let held = bench.hold(open);
+    seed.clear();
     bench.waits_for("Lock").await;
     drop(held);
     let run = running.wait(LIMIT).await.unwrap();

@@ -144,6 +144,36 @@ impl World {
         }
     }
 
+    /// Waits until every service that is made anew is well. One that was not well before, and was rotated all the same, is not
+    /// waited for.
+    pub(crate) async fn recreated_are_well(&self) -> Result<(), Finding> {
+        let limit = Duration::from_secs(self.about.profile.limits.healthy_seconds);
+        self.wait_healthy(&self.well_before(), limit).await
+    }
+
+    /// The services that are made anew, and were well before.
+    fn well_before(&self) -> Vec<String> {
+        let mut targets = self.about.services_with(Fate::Recreated);
+        let sick = |s: &String| self.about.services.get(s).is_some_and(|f| f.sick.is_some());
+        targets.retain(|s| !sick(s));
+        targets
+    }
+
+    /// None of the new containers has ended since it was made: one that the engine starts again and again runs whenever one
+    /// happens to look. Then that they are well.
+    pub(crate) async fn recreated_stayed_well(&self) -> Result<(), Finding> {
+        let targets = self.well_before();
+        let containers = self.containers().await?;
+        let mut own = containers.iter().filter(|c| targets.contains(&c.service));
+        if let Some(ended) = own.find(|c| c.restart_count > 0) {
+            return Err(Finding::Wrong(format!(
+                "{} has ended since it was made anew, and the engine has started it {} times again; see `docker logs {}`",
+                ended.name, ended.restart_count, ended.name
+            )));
+        }
+        self.recreated_are_well().await
+    }
+
     /// Services of which compose now wants something else than at preflight, the rotated values aside: a file was edited.
     pub(crate) async fn edited(&self) -> Result<BTreeSet<String>, Finding> {
         Ok(self.edited_in(&self.resolved().await?))

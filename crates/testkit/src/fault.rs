@@ -4,13 +4,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The faults that the panel knows.
-const KNOWN: [&str; 10] = [
+const KNOWN: [&str; 11] = [
     "login-500",
     "health-503",
     "page-500",
     "seed-noop",
     "seed-exit1",
     "seed-hang",
+    "seed-waits",
     "start-fail",
     "worker-start-fail",
     "refresh-accept-any",

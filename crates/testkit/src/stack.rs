@@ -296,7 +296,7 @@ impl Stack {
     }
 
     /// A switch for something that the panel gets wrong. `login-500`, `health-503`, `page-500`, `seed-noop`, `seed-exit1`,
-    /// `seed-hang`, `start-fail`, `worker-start-fail`, `refresh-accept-any`, `access-accept-any`.
+    /// `seed-hang`, `seed-waits`, `start-fail`, `worker-start-fail`, `refresh-accept-any`, `access-accept-any`.
     ///
     /// # Panics
     ///

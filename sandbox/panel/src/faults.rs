@@ -20,6 +20,8 @@ pub(crate) enum Fault {
     SeedExit1,
     /// `seed` never ends.
     SeedHang,
+    /// `seed` begins once the fault is cleared.
+    SeedWaits,
     /// `api` exits 1 at start.
     StartFail,
     /// `worker` exits 1 at start.
@@ -39,6 +41,7 @@ impl Fault {
             Self::SeedNoop => "seed-noop",
             Self::SeedExit1 => "seed-exit1",
             Self::SeedHang => "seed-hang",
+            Self::SeedWaits => "seed-waits",
             Self::StartFail => "start-fail",
             Self::WorkerStartFail => "worker-start-fail",
             Self::RefreshAcceptAny => "refresh-accept-any",

@@ -3,6 +3,8 @@
 //! Two habits are found in the field. `update` writes the hash of `ADMIN_PASSWORD` also for an administrator who exists;
 //! `noop` is the common upsert with `update: {}`, which says the same words and changes nothing. `PANEL_SEED_MODE` chooses.
 
+use std::time::Duration;
+
 use crate::accounts;
 use crate::db::Pool;
 use crate::faults::Fault;
@@ -13,6 +15,9 @@ pub(crate) async fn run() -> Result<(), String> {
     if Fault::SeedHang.is_set() {
         println!("Seeding ...");
         std::future::pending::<()>().await;
+    }
+    while Fault::SeedWaits.is_set() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
     if mode == "fail" || Fault::SeedExit1.is_set() {
         return Err("the seed command failed".to_owned());

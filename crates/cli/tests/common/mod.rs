@@ -143,7 +143,9 @@ impl Bench {
         let running = self.spawn(command);
         for mut moment in moments {
             running.says(moment.at).await.unwrap();
+            running.suspend().unwrap();
             (moment.what)();
+            running.proceed().unwrap();
         }
         running.wait(Duration::from_secs(180)).await.unwrap()
     }

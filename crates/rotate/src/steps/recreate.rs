@@ -5,7 +5,6 @@
 
 use std::fmt::Write as _;
 use std::sync::Arc;
-use std::time::Duration;
 
 use keyroll_journal::{Backward, Evidence, Forward, Intended, Receipt, StepName};
 use keyroll_runtimes::compose::{self, MovedImage, PointedBack};
@@ -31,20 +30,6 @@ impl Recreate {
         self.world.about.services_with(Fate::Recreated)
     }
 
-    async fn healthy(&self) -> Result<(), Finding> {
-        let limit = Duration::from_secs(self.world.about.profile.limits.healthy_seconds);
-        // One that was not well before, and was rotated all the same, is not waited for.
-        let sick = |s: &String| {
-            self.world
-                .about
-                .services
-                .get(s)
-                .is_some_and(|f| f.sick.is_some())
-        };
-        let targets: Vec<String> = self.targets().into_iter().filter(|s| !sick(s)).collect();
-        self.world.wait_healthy(&targets, limit).await
-    }
-
     async fn back(&self, cx: &StepCx) -> Result<Evidence, Finding> {
         let world = &self.world;
         let unknown = |e: compose::ActError| Finding::Unknown(e.to_string());
@@ -56,7 +41,7 @@ impl Recreate {
         // if its compose file is the reason.
         if world.prove_containers(Set::Old).await.is_ok()
             && world.containers_can_tell().await?
-            && self.healthy().await.is_ok()
+            && self.world.recreated_are_well().await.is_ok()
         {
             let moved = if world.about.build {
                 world.point_back(&self.targets()).await.map_err(unknown)?
@@ -72,7 +57,7 @@ impl Recreate {
         let resolved = world.resolved().await?;
         let moved = world.recreate(&targets, false, MovedImage::PointBack, &resolved);
         let moved = moved.await.map_err(unknown)?;
-        self.healthy().await?;
+        self.world.recreated_are_well().await?;
         self.proven(Set::Old).await?;
         // Recreating has deployed what the files say now; who edited them meanwhile shall know.
         let edited = world.edited_in(&resolved);
@@ -185,7 +170,7 @@ impl Step for Recreate {
         receipt: &'a Receipt,
     ) -> BoxFuture<'a, Result<Evidence, ConfirmError>> {
         Box::pin(async {
-            self.healthy().await?;
+            self.world.recreated_are_well().await?;
             let seen = self.proven(Set::New).await?;
             self.world.becomes_reachable().await?;
             Ok(Evidence::with(

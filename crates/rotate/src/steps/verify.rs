@@ -27,6 +27,7 @@ impl Verify {
         );
         let mut seen = seen?;
         seen.extend(sessions?);
+        self.world.recreated_stayed_well().await?;
         let errors = self.world.error_lines(cx).await;
         if !errors.is_empty() {
             seen.push(format!(
