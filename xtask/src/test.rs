@@ -27,7 +27,8 @@ pub(crate) struct Options {
 
 /// Sets up, builds and tests.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let mut arguments = vec!["test", "--locked"];
+    // All that fails, not the first file of tests alone.
+    let mut arguments = vec!["test", "--locked", "--no-fail-fast"];
     let names_a_package = options
         .rest
         .iter()

@@ -46,8 +46,13 @@ pub fn show(record: &Record) -> Shown {
             let mut names: Vec<&str> = rotation.secrets.iter().map(|s| s.name.as_str()).collect();
             names.dedup();
             format!(
-                "{number}  {}  rotation of {} on {}",
+                "{number}  {}  {} of {} on {}",
                 rotation.ending,
+                if rotation.finalizes {
+                    "end of the grace window"
+                } else {
+                    "rotation"
+                },
                 names.join(", "),
                 rotation.stack
             )
@@ -79,12 +84,6 @@ pub fn show(record: &Record) -> Shown {
                 "{number}  revealed: {} ({})",
                 revealed.secret, revealed.version
             )
-        }
-        Body::Finalize(finalized) => {
-            fact("operator", finalized.operator.line());
-            fact("rotation", finalized.rotation.clone());
-            fact("evidence", finalized.evidence.clone());
-            format!("{number}  finalized: {}", finalized.secrets.join(", "))
         }
         Body::Restore(restored) => {
             fact("operator", restored.operator.line());

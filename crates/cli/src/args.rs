@@ -107,6 +107,8 @@ pub(crate) enum Command {
     InstallUnits(commands::install_units::InstallUnitsArgs),
     /// Declares an unfinished rotation to be over, where a resume cannot finish it
     Abandon(commands::abandon::AbandonArgs),
+    /// Ends grace windows: the previous values of webhook secrets are no longer accepted
+    Finalize(commands::finalize::FinalizeArgs),
     /// Takes a completed rotation back, as a new rotation to the kept values
     Rollback(commands::rollback::RollbackArgs),
     /// Shows what a rotation would do, and changes nothing; tries no login unless told to

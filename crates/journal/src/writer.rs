@@ -428,26 +428,49 @@ impl Writer {
         Ok(())
     }
 
-    /// Puts a rotation's pending versions in force: they become current, and what was current is retired. What is remembered
-    /// about stale containers of these services is replaced in the same commit: `None` forgets.
+    /// Puts a rotation's pending versions in force: they become current, and what was current is retired, or, of the secrets
+    /// `graced`, stays accepted as previous. What was previous until now is retired. What is remembered about stale containers of
+    /// these services is replaced in the same commit: `None` forgets.
     pub fn promote(
         &self,
         rotation: &RotationId,
+        graced: &[String],
         services: &BTreeMap<String, Option<Stale>>,
         now: Timestamp,
     ) -> Result<(), JournalError> {
         self.commit("promoting versions", |tx| {
             replace_stale(tx, rotation, services)?;
             let now = now.to_string();
-            tx.execute(
-                "UPDATE versions SET state = 'retired', changed_at = ?2 WHERE state = 'current' AND secret IN
-                 (SELECT secret FROM versions WHERE rotation = ?1 AND state = 'pending')",
-                params![rotation.as_str(), now],
-            )?;
+            // A second call finds nothing pending, and leaves the windows that the first opened.
+            let own = "secret IN (SELECT secret FROM versions WHERE rotation = ?1 AND state = 'pending')";
+            let retire = |state: &str| {
+                format!("UPDATE versions SET state = 'retired', changed_at = ?2 WHERE state = '{state}' AND {own}")
+            };
+            tx.execute(&retire("previous"), params![rotation.as_str(), now])?;
+            for secret in graced {
+                tx.execute(
+                    &format!("UPDATE versions SET state = 'previous', changed_at = ?2 WHERE state = 'current' AND secret = ?3 AND {own}"),
+                    params![rotation.as_str(), now, secret],
+                )?;
+            }
+            tx.execute(&retire("current"), params![rotation.as_str(), now])?;
             tx.execute(
                 "UPDATE versions SET state = 'current', changed_at = ?2 WHERE rotation = ?1 AND state = 'pending'",
                 params![rotation.as_str(), now],
             )?;
+            Ok(())
+        })
+    }
+
+    /// Ends the grace windows of these secrets: what was previous is retired.
+    pub fn retire_previous(&self, secrets: &[String], now: Timestamp) -> Result<(), JournalError> {
+        self.commit("retiring previous versions", |tx| {
+            for secret in secrets {
+                tx.execute(
+                    "UPDATE versions SET state = 'retired', changed_at = ?2 WHERE secret = ?1 AND state = 'previous'",
+                    params![secret, now.to_string()],
+                )?;
+            }
             Ok(())
         })
     }

@@ -13,7 +13,7 @@ use serde::Serialize;
 use crate::about::About;
 use crate::error::{Code, Refusal, RotateError, still_unfinished};
 use crate::history::History;
-use crate::in_force::{Holds, in_env_file};
+use crate::in_force::{Holds, in_env_file, in_settings};
 use crate::operations::{Control, Keyroll};
 use crate::report::{Outcome, Progress, SecretShown, UnfinishedReport};
 use crate::trail::going_on;
@@ -117,9 +117,11 @@ impl Keyroll {
             .state
             .apply(&over)
             .map_err(|e| RotateError::Failed(e.to_string()))?;
-        let held = in_env_file(&about, &identity).into_iter();
-        let held = held.zip(&about.secrets).filter(|(h, _)| *h == Holds::New);
-        let in_force: Vec<String> = held.map(|(_, fact)| fact.name.clone()).collect();
+        let mut held = in_env_file(&about, &identity);
+        let asked = world.as_ref().ok_or(missed.as_deref().unwrap_or_default());
+        held.extend(in_settings(&about, asked).await);
+        held.retain(|(_, holds)| *holds == Holds::New);
+        let in_force: Vec<String> = held.iter().map(|(fact, _)| fact.name.clone()).collect();
         writer.abandon(id, Some(reason), &in_force, Timestamp::now())?;
         progress.event(&over);
 

@@ -68,10 +68,16 @@ pub(crate) struct About {
     pub reason: Reason,
     /// What preflight found and was told to accept.
     pub accepted: Vec<String>,
+    /// Safeguards that the operator has switched off for this rotation.
+    #[serde(default)]
+    pub waived: Vec<String>,
     /// Whether the application's own checks failed before the rotation, which went on all the same.
     pub panel_sick: bool,
     /// The completed rotation that this one takes back.
     pub takes_back: Option<RotationId>,
+    /// Ends grace windows, and rotates nothing: of each secret, `old` is the previous value and `new` the one in force.
+    #[serde(default)]
+    pub finalizes: bool,
     /// Whether something stands between the application's base URL and the containers that are recreated: none of them publishes
     /// its port.
     pub behind_proxy: bool,
@@ -106,14 +112,58 @@ pub(crate) struct SecretFact {
     pub name: String,
     /// What it is.
     pub kind: SecretKind,
-    /// Its key in the env file.
+    /// Its key in the env file; empty where it has none, see [`SecretFact::env_key`].
     pub key: String,
+    /// The settings that hold it and the value before it, where it is kept there.
+    #[serde(default)]
+    pub setting: Option<SettingFact>,
     /// Keyed fingerprint of the value in force before.
     pub old: String,
     /// Keyed fingerprint of the value it gets.
     pub new: String,
     /// Where it is used, found by value.
     pub uses: Vec<Use>,
+}
+
+impl SecretFact {
+    /// Its key in the env file, if it has one.
+    pub(crate) fn env_key(&self) -> Option<&str> {
+        Some(self.key.as_str()).filter(|key| !key.is_empty())
+    }
+}
+
+/// The rows of the settings table that hold a secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SettingFact {
+    /// The setting with the value in force.
+    pub key: String,
+    /// The setting with the value before it.
+    pub previous: Option<PreviousFact>,
+}
+
+/// A setting that holds the value before the one in force, for a grace window.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PreviousFact {
+    /// The setting.
+    pub key: String,
+    /// What it held before the rotation.
+    pub before: Held,
+    /// What it holds after it.
+    pub after: Held,
+    /// Hours of the window that the rotation opens; none where it opens none.
+    pub grace_hours: Option<u32>,
+}
+
+/// What a setting holds; a value is sealed with the rotation, see [`crate::settings`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Held {
+    /// There is no such row.
+    Missing,
+    /// The row has no value.
+    Null,
+    /// A value.
+    Sealed,
 }
 
 /// A place in a service where a secret's value was found.
@@ -252,6 +302,15 @@ impl About {
     /// Whether a secret of this kind is rotated.
     pub(crate) fn rotates(&self, kind: SecretKind) -> bool {
         self.secret_of(kind).is_some()
+    }
+
+    /// The secrets whose value before stays accepted for a grace window that this rotation opens.
+    pub(crate) fn graced(&self) -> Vec<String> {
+        let graced = self.secrets.iter().filter(|s| {
+            let previous = s.setting.as_ref().and_then(|s| s.previous.as_ref());
+            previous.is_some_and(|p| p.grace_hours.is_some())
+        });
+        graced.map(|s| s.name.clone()).collect()
     }
 
     /// Whether application sessions end, see [`SecretKind::ends_sessions`].

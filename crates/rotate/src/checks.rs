@@ -10,6 +10,7 @@ use keyroll_secret::Secret;
 use crate::database;
 use crate::panel::{Finding, Panel};
 use crate::profile::SecretKind;
+use crate::settings::Edits;
 use crate::world::{Set, World};
 
 /// A token from before is refused; one whose time was up in any case proves nothing, and is called that.
@@ -34,10 +35,16 @@ pub(crate) type Seen = Vec<String>;
 impl World {
     /// Everything about `set`: application, database, containers, side by side.
     pub(crate) async fn prove(&self, set: Set, witness: Option<&Tokens>) -> Result<Seen, Finding> {
-        let (application, database, containers) = tokio::join!(
+        let edits = if set == Set::New {
+            Edits::Wrong
+        } else {
+            Edits::Left
+        };
+        let (application, database, containers, settings) = tokio::join!(
             self.prove_application(set, witness),
             self.prove_database(set),
-            self.prove_containers(set)
+            self.prove_containers(set),
+            self.prove_settings(set, edits)
         );
         let application = match application {
             // What could not be shown before cannot be asked for after; the database and the containers still are, and so is
@@ -50,7 +57,7 @@ impl World {
             }
             other => other?,
         };
-        Ok([application, database?, containers?].concat())
+        Ok([application, database?, containers?, settings?].concat())
     }
 
     pub(crate) async fn prove_database(&self, set: Set) -> Result<Seen, Finding> {

@@ -142,7 +142,7 @@ pub(crate) fn admin_hash(spec: &AdminSpec, email: &str) -> CellAt {
 }
 
 /// `schema.table`, or a table on the search path.
-fn table(key: &str, name: &str) -> Table {
+pub(crate) fn table(key: &str, name: &str) -> Table {
     match name.split_once('.') {
         Some((schema, table)) => Table {
             schema: Some(schema.to_owned()),

@@ -30,6 +30,14 @@ pub enum Code {
     Panel,
     /// A consumer of a secret was found that keyroll cannot give the new value to.
     Consumer,
+    /// A new value is missing, or cannot be right.
+    Value,
+    /// The maker of a new value could not be asked about it.
+    Provider,
+    /// The application's settings do not hold what the profile says.
+    Settings,
+    /// A grace window is open.
+    Grace,
     /// There is no room for the backup.
     Space,
     /// The time to take a rotation back is over, or taking it back would bring leaked values into force.
@@ -54,6 +62,10 @@ impl Code {
             Self::Database => "database",
             Self::Panel => "panel",
             Self::Consumer => "consumer",
+            Self::Value => "value",
+            Self::Provider => "provider",
+            Self::Settings => "settings",
+            Self::Grace => "grace",
             Self::Space => "space",
             Self::Expired => "expired",
             Self::Backup => "backup",
@@ -61,7 +73,7 @@ impl Code {
     }
 
     /// All codes, so that the pages can be checked for completeness.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 19] = [
         Self::Locked,
         Self::Unfinished,
         Self::Selection,
@@ -74,6 +86,10 @@ impl Code {
         Self::Database,
         Self::Panel,
         Self::Consumer,
+        Self::Value,
+        Self::Provider,
+        Self::Settings,
+        Self::Grace,
         Self::Space,
         Self::Expired,
         Self::Backup,

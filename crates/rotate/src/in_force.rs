@@ -19,6 +19,7 @@ use zeroize::Zeroizing;
 use crate::about::{About, Fate, SecretFact};
 use crate::database::{self, InForce};
 use crate::profile::SecretKind;
+use crate::settings::same;
 use crate::stack;
 use crate::steps::hashes;
 use crate::world::{Set, World, kept};
@@ -82,8 +83,11 @@ impl Holds {
     }
 }
 
-/// What the env file holds of each secret of a rotation, in the rotation's order.
-pub(crate) fn in_env_file(about: &About, identity: &Identity) -> Vec<Holds> {
+/// What the env file holds of each secret of a rotation that has a key there, in the rotation's order.
+pub(crate) fn in_env_file<'a>(
+    about: &'a About,
+    identity: &Identity,
+) -> Vec<(&'a SecretFact, Holds)> {
     let path = &about.env_file.path;
     let file = std::fs::read(path)
         .map(Zeroizing::new)
@@ -91,7 +95,7 @@ pub(crate) fn in_env_file(about: &About, identity: &Identity) -> Vec<Holds> {
         .and_then(|text| EnvFile::parse(&text).map_err(|e| e.to_string()))
         .map_err(|e| format!("{}: {e}", path.display()));
     let fingerprints = identity.fingerprint_key();
-    let holds = |fact: &SecretFact| match file.as_ref().map(|f| f.get(&fact.key)) {
+    let holds = |fact: &SecretFact, key: &str| match file.as_ref().map(|f| f.get(key)) {
         Err(why) => Holds::Unknown(why.clone()),
         Ok(Some(Reading::Value(value))) => match fingerprints.fingerprint(value).to_string() {
             now if now == fact.new => Holds::New,
@@ -100,7 +104,43 @@ pub(crate) fn in_env_file(about: &About, identity: &Identity) -> Vec<Holds> {
         },
         Ok(_) => Holds::None,
     };
-    about.secrets.iter().map(holds).collect()
+    let all = about.secrets.iter();
+    all.filter_map(|fact| Some((fact, holds(fact, fact.env_key()?))))
+        .collect()
+}
+
+/// What the application's settings hold of each secret that is kept there.
+pub(crate) async fn in_settings<'a>(
+    about: &'a About,
+    world: Result<&World, &str>,
+) -> Vec<(&'a SecretFact, Holds)> {
+    let there: Vec<&SecretFact> = about
+        .secrets
+        .iter()
+        .filter(|s| s.setting.is_some())
+        .collect();
+    if there.is_empty() || about.finalizes {
+        return vec![];
+    }
+    let read = match world {
+        Ok(world) => world.read_settings(&world.rotation).await,
+        Err(why) => Err(why.to_owned()),
+    };
+    let holds = |fact: &SecretFact| {
+        let read = match &read {
+            Ok(read) => read,
+            Err(why) => return Holds::Unknown(why.clone()),
+        };
+        let key = fact.setting.as_ref().map(|s| s.key.as_str());
+        let found = read.iter().find(|(row, _)| Some(row.key.as_str()) == key);
+        match found {
+            Some((row, now)) if same(row.under(Set::New), now) => Holds::New,
+            Some((row, now)) if same(row.under(Set::Old), now) => Holds::Old,
+            Some((_, Cell::Value(_))) => Holds::Another,
+            _ => Holds::None,
+        }
+    };
+    there.into_iter().map(|fact| (fact, holds(fact))).collect()
 }
 
 /// Every place that has a secret of the rotation. `world` is why the systems cannot be asked, where they cannot.
@@ -114,12 +154,16 @@ pub(crate) async fn everywhere(
     let file = about.env_file.path.display().to_string();
     let mut all: Vec<View> = in_env_file(about, identity)
         .into_iter()
-        .zip(&about.secrets)
-        .map(|(holds, fact)| view(&fact.name, &file, "the file itself", holds))
+        .map(|(fact, holds)| view(&fact.name, &file, "the file itself", holds))
         .collect();
     let look = async {
         let mut seen = in_containers(about, world).await;
         seen.extend(in_database(about, world).await);
+        for (fact, holds) in in_settings(about, world).await {
+            let setting = fact.setting.as_ref().map_or("", |s| s.key.as_str());
+            let place = format!("setting {setting} of the application");
+            seen.push(view(&fact.name, &place, "the row itself", holds));
+        }
         seen.extend(in_application(about, world, journal, rotation).await);
         seen
     };

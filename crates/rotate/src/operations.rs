@@ -1,5 +1,6 @@
 //! What an operator can ask for.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
@@ -17,8 +18,8 @@ use crate::preflight::{self, Ready};
 use crate::profile::Profile;
 use crate::report::{Outcome, PlanReport, Progress, VerifyReport};
 use crate::trail::damaged;
-use crate::world::{Set, VALUE, World};
-use crate::{ending, outcome, recovery, restore, steps, trail, world};
+use crate::world::{Set, VALUE, Values, World};
+use crate::{ending, finalize, outcome, recovery, restore, steps, trail, world};
 
 /// What to rotate, and how.
 #[derive(Debug, Clone, Default)]
@@ -33,6 +34,18 @@ pub struct Request {
     pub build: bool,
     /// The admin's password, where the panel has another one than the env file.
     pub current_admin_password: Option<Secret>,
+    /// New values that somebody else has made, by the names of their secrets.
+    pub values: BTreeMap<String, Secret>,
+    /// Plans with made-up values where none was given. For a plan alone.
+    pub stand_ins: bool,
+    /// Does not ask the makers of new values about them.
+    pub skip_validation: bool,
+    /// Lets a test key replace a live one.
+    pub allow_test_keys: bool,
+    /// Opens a grace window where one is open, and drops the value that it was for.
+    pub replace_grace: bool,
+    /// Opens grace windows although the reason is an incident.
+    pub allow_grace: bool,
     /// Tries no login of the application, neither a right nor a wrong one. For a plan alone: a rotation needs to.
     pub no_login: bool,
 }
@@ -90,7 +103,7 @@ impl Keyroll {
     }
 
     /// Journal and lock, with a sound trail and nothing unfinished in the way.
-    fn open_alone(&self) -> Result<(Journal, Lock), RotateError> {
+    pub(crate) fn open_alone(&self) -> Result<(Journal, Lock), RotateError> {
         let (journal, lock) = self.open()?;
         if let Some(rotation) = journal.unfinished()? {
             return Err(unfinished(rotation.id.as_str()).into());
@@ -161,6 +174,10 @@ impl Keyroll {
         Self::check(request)?;
         let (journal, _lock) = self.open_alone()?;
         let identity = self.identity()?;
+        let request = &Request {
+            stand_ins: true,
+            ..request.clone()
+        };
         let ready = self
             .look(request, None, &journal, &identity, progress)
             .await?;
@@ -181,6 +198,7 @@ impl Keyroll {
         let identity = self.identity()?;
         let request = &Request {
             no_login: false,
+            stand_ins: false,
             ..request.clone()
         };
         let ready = self
@@ -204,15 +222,17 @@ impl Keyroll {
         let (journal, lock) = self.open_alone()?;
         let identity = self.identity()?;
         let kept = kept_values(&journal, &identity, rotation, request)?;
-        let names = kept.iter().map(|(name, _)| name.clone()).collect();
+        let names = kept.pairs.keys().cloned().collect();
         let request = Request {
             names,
             no_login: false,
+            stand_ins: false,
             ..request.clone()
         };
         let back = preflight::TakesBack {
             rotation: rotation.clone(),
-            values: kept.into_iter().collect(),
+            values: kept.pairs.into_iter().map(|(n, p)| (n, p.old)).collect(),
+            previous: kept.previous.into_iter().map(|(n, p)| (n, p.0)).collect(),
         };
         let ready = self
             .look(&request, Some(back), &journal, &identity, progress)
@@ -243,7 +263,7 @@ impl Keyroll {
     }
 
     /// Passes preflight's answer on; a refusal is written to the trail first. It changed nothing, but somebody wanted it.
-    fn recorded(
+    pub(crate) fn recorded(
         &self,
         journal: Journal,
         lock: &Lock,
@@ -272,7 +292,7 @@ impl Keyroll {
         clippy::too_many_arguments,
         reason = "everything that was opened for looking is handed over, once"
     )]
-    async fn carry_out(
+    pub(crate) async fn carry_out(
         &self,
         journal: Journal,
         lock: &Lock,
@@ -304,7 +324,7 @@ impl Keyroll {
             });
         }
         progress.begun(&id);
-        let redactor = world::redactor(&ready.pairs, &ready.others);
+        let redactor = world::redactor(&ready.values);
         let world = World {
             rotation: id.clone(),
             about: ready.about,
@@ -312,8 +332,9 @@ impl Keyroll {
             redactor,
             engine: ready.engine,
             cli: ready.cli,
-            pairs: ready.pairs,
-            others: ready.others,
+            pairs: ready.values.pairs,
+            others: ready.values.others,
+            previous: ready.values.previous,
             panel: ready.panel,
             staged: std::sync::Mutex::default(),
             sessions: ready.sessions,
@@ -392,9 +413,12 @@ fn kept_values(
     identity: &Identity,
     id: &RotationId,
     request: &Request,
-) -> Result<Vec<(String, Secret)>, RotateError> {
+) -> Result<Values, RotateError> {
     let rotation = journal.rotation(id)?;
     let about = About::of(&rotation)?;
+    if about.finalizes {
+        return Err(finalize::nothing_to_take_back(id));
+    }
     let refuse = |what: String, next: &str| Err(Refusal::new(Code::Expired, what, next).into());
     if rotation.ending != Some(Ending::Completed) {
         return refuse(
@@ -410,7 +434,7 @@ fn kept_values(
             "rotate again instead, or add --reason incident --force-unhealthy",
         );
     }
-    let (pairs, _) = match world::unseal(journal, identity, id, &about) {
+    let values = match world::unseal(journal, identity, id, &about) {
         Ok(values) => values,
         Err(why) => {
             return refuse(
@@ -431,10 +455,7 @@ fn kept_values(
             );
         }
     }
-    Ok(pairs
-        .into_iter()
-        .map(|(name, pair)| (name, pair.old))
-        .collect())
+    Ok(values)
 }
 
 /// Everything that is committed before the first effect: the new values, those they replace, and what undo needs.
@@ -442,21 +463,31 @@ fn sealed(ready: &Ready, identity: &Identity) -> Result<NewRotation, String> {
     let seal = |secret: &Secret| identity.seal_secret(secret).map_err(|e| e.to_string());
     let mut versions = vec![];
     for fact in &ready.about.secrets {
-        let pair = &ready.pairs[&fact.name];
-        if !ready.known_current.contains(&fact.name) {
+        let pair = &ready.values.pairs[&fact.name];
+        let mut version = |state, fingerprint: &String, value| -> Result<(), String> {
             versions.push(NewVersion {
                 secret: fact.name.clone(),
-                state: VersionState::Current,
-                fingerprint: fact.old.clone(),
-                sealed: seal(&pair.old)?,
+                state,
+                fingerprint: fingerprint.clone(),
+                sealed: seal(value)?,
             });
+            Ok(())
+        };
+        let known = ready.known_current.contains(&fact.name);
+        if ready.about.finalizes {
+            // A window that somebody else has opened: its values are met here for the first time.
+            if !known {
+                version(VersionState::Current, &fact.new, &pair.new)?;
+            }
+            if !ready.known_previous.contains(&fact.name) {
+                version(VersionState::Previous, &fact.old, &pair.old)?;
+            }
+            continue;
         }
-        versions.push(NewVersion {
-            secret: fact.name.clone(),
-            state: VersionState::Pending,
-            fingerprint: fact.new.clone(),
-            sealed: seal(&pair.new)?,
-        });
+        if !known {
+            version(VersionState::Current, &fact.old, &pair.old)?;
+        }
+        version(VersionState::Pending, &fact.new, &pair.new)?;
     }
     let mut kept = vec![];
     for (name, secret) in &ready.keep {
@@ -465,7 +496,7 @@ fn sealed(ready: &Ready, identity: &Identity) -> Result<NewRotation, String> {
             sealed: seal(secret)?,
         });
     }
-    for (name, secret) in &ready.others {
+    for (name, secret) in &ready.values.others {
         kept.push(Kept {
             name: format!("{VALUE}{name}"),
             sealed: seal(secret)?,

@@ -158,6 +158,11 @@ impl Panel {
         }
     }
 
+    /// For requests of another kind, to the same place.
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
     /// The port of the base URL.
     pub(crate) fn port(&self) -> u16 {
         self.client.port()

@@ -1,13 +1,12 @@
 //! What comes before going on with a rotation that another process began.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use keyroll_journal::{Event, Journal, Record, RotationId};
 use keyroll_providers::postgres::ApplicationName;
 use keyroll_runtimes::compose::{Container, State};
 use keyroll_runtimes::orphans;
-use keyroll_secret::{Identity, Secret};
+use keyroll_secret::Identity;
 
 use crate::about::About;
 use crate::database::Free;
@@ -16,7 +15,7 @@ use crate::panel::Panel;
 use crate::report::Progress;
 use crate::stack;
 use crate::steps::names;
-use crate::world::{Pair, World, redactor, unseal};
+use crate::world::{Values, World, redactor, unseal};
 
 /// How long what a killed run left gets to end.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -25,11 +24,10 @@ const LIMIT: Duration = Duration::from_secs(30);
 pub(crate) async fn world(
     about: About,
     identity: Identity,
-    pairs: BTreeMap<String, Pair>,
-    others: BTreeMap<String, Secret>,
+    values: Values,
     id: &RotationId,
 ) -> Result<World, String> {
-    let redactor = redactor(&pairs, &others);
+    let redactor = redactor(&values);
     let socket = &about.profile.compose.socket;
     let engine = stack::engine(socket, &redactor)
         .await
@@ -48,8 +46,9 @@ pub(crate) async fn world(
         redactor,
         engine,
         cli,
-        pairs,
-        others,
+        pairs: values.pairs,
+        others: values.others,
+        previous: values.previous,
         panel,
         staged: std::sync::Mutex::default(),
         sessions: Free::default(),
@@ -63,8 +62,8 @@ pub(crate) async fn read_back(
     id: &RotationId,
     about: &About,
 ) -> Result<World, String> {
-    let (pairs, others) = unseal(journal, identity, id, about)?;
-    world(about.clone(), identity.clone(), pairs, others, id).await
+    let values = unseal(journal, identity, id, about)?;
+    world(about.clone(), identity.clone(), values, id).await
 }
 
 /// keyroll must be able to see whatever it may once have to end, and to give files back to their owners. Better now than in the

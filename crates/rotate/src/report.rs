@@ -57,6 +57,8 @@ pub struct PlanReport {
     pub free_bytes: u64,
     /// What was found and would be accepted because of an incident override.
     pub accepted: Vec<String>,
+    /// What the makers of the new values say of them.
+    pub validated: Vec<String>,
     /// Worth knowing; nothing to stop for.
     pub notes: Vec<String>,
 }
@@ -157,6 +159,23 @@ pub struct SecretStatus {
     pub age_days: Option<i64>,
     /// The rotation that put it in force.
     pub rotation: Option<RotationId>,
+    /// The grace window of the value before it, if one is open.
+    pub window: Option<Window>,
+}
+
+/// An open grace window: the application accepts a previous value too.
+#[derive(Debug, Clone, Serialize)]
+pub struct Window {
+    /// When it was opened.
+    pub opened_at: Timestamp,
+    /// Until when the provider was given time to cut over, at least.
+    pub until: Timestamp,
+    /// Whether that time is over. The window stays open all the same.
+    pub over: bool,
+    /// Fingerprint of the previous value.
+    pub previous: String,
+    /// The command that closes it.
+    pub closes: String,
 }
 
 /// An unfinished rotation.

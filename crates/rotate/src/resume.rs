@@ -89,11 +89,11 @@ impl Keyroll {
     ) -> Result<Outcome, RotateError> {
         let identity = self.identity()?;
         let about = About::of(&rotation)?;
-        let (pairs, others) = world::unseal(&journal, &identity, &rotation.id, &about)
+        let values = world::unseal(&journal, &identity, &rotation.id, &about)
             .map_err(RotateError::Failed)?;
         let mut writer = journal.take_over(lock)?;
         control.arm(&mut writer);
-        let world = recovery::world(about, identity, pairs, others, &rotation.id)
+        let world = recovery::world(about, identity, values, &rotation.id)
             .await
             .map_err(RotateError::Failed)?;
         // What the killed one started must be gone before anything is looked at: it could still change what is seen.

@@ -1,6 +1,6 @@
 //! What is known of a stack: versions, ages, each rotation, and one that is not finished.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use keyroll_journal::{
     Direction, Ending, Event, Journal, Record, Rotation, RotationId, StepName, VersionState,
 };
@@ -12,18 +12,24 @@ use crate::history::History;
 use crate::operations::Keyroll;
 use crate::report::{
     Happened, Next, SecretShown, SecretStatus, ShowReport, StatusReport, StepNow, UnfinishedReport,
+    Window,
 };
 use crate::{in_force, recovery, restore, trail};
 
 /// The phase of a rotation that ended on neither set.
 const STUCK: &str = "stuck";
 
-fn secret_status(journal: Option<&Journal>, name: &str) -> Result<SecretStatus, RotateError> {
+fn secret_status(
+    journal: Option<&Journal>,
+    name: &str,
+    grace_hours: u32,
+) -> Result<SecretStatus, RotateError> {
     let versions = journal
         .map(|j| j.versions_of(name))
         .transpose()?
         .unwrap_or_default();
     let current = versions.iter().find(|v| v.state == VersionState::Current);
+    let previous = versions.iter().find(|v| v.state == VersionState::Previous);
     // A value that keyroll only met has never been rotated by it: it was stored as current by the rotation that replaced it.
     let rotated = current.filter(|v| v.changed_at != v.made_at);
     let now = Timestamp::now();
@@ -35,7 +41,7 @@ fn secret_status(journal: Option<&Journal>, name: &str) -> Result<SecretStatus, 
         .unwrap_or_default()
     {
         let about = About::of(&rotation)?;
-        let rotated = about.secrets.iter().any(|s| s.name == name);
+        let rotated = !about.finalizes && about.secrets.iter().any(|s| s.name == name);
         completed += usize::from(rotated && rotation.ending == Some(Ending::Completed));
     }
     Ok(SecretStatus {
@@ -45,6 +51,16 @@ fn secret_status(journal: Option<&Journal>, name: &str) -> Result<SecretStatus, 
         rotated_at: rotated.map(|v| v.changed_at),
         age_days: rotated.map(|v| now.duration_since(v.changed_at).as_hours() / 24),
         rotation: rotated.map(|v| v.rotation.clone()),
+        window: previous.map(|v| {
+            let until = v.changed_at + SignedDuration::from_hours(i64::from(grace_hours));
+            Window {
+                opened_at: v.changed_at,
+                until,
+                over: now >= until,
+                previous: v.fingerprint.clone(),
+                closes: format!("keyroll finalize {name}"),
+            }
+        }),
     })
 }
 
@@ -152,8 +168,9 @@ impl Keyroll {
             unfinished_restore: None,
             stale_by_choice: vec![],
         };
-        for name in profile.secrets.keys() {
-            report.secrets.push(secret_status(journal.as_ref(), name)?);
+        for (name, spec) in &profile.secrets {
+            let status = secret_status(journal.as_ref(), name, spec.grace_hours)?;
+            report.secrets.push(status);
         }
         if let Some(journal) = &journal {
             report.stale_by_choice = journal.stale()?.into_iter().map(|s| s.service).collect();

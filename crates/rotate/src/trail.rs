@@ -150,8 +150,14 @@ pub(crate) fn rotated(
         ended,
         operator: (&about.operator).into(),
         reason: about.reason.as_str().into(),
-        overrides: about.accepted.clone(),
+        overrides: about
+            .accepted
+            .iter()
+            .chain(&about.waived)
+            .cloned()
+            .collect(),
         takes_back: about.takes_back.as_ref().map(ToString::to_string),
+        finalizes: about.finalizes,
         secrets: secrets(about),
         backup: backup_of(records),
         steps,

@@ -13,11 +13,12 @@ use keyroll_runtimes::compose::{Cli, Container, Engine, Exec, ExecError, State};
 use keyroll_saga::StepCx;
 use keyroll_secret::{Identity, Redactor, Secret};
 
-use crate::about::About;
+use crate::about::{About, SecretFact};
 use crate::database;
 use crate::panel::{Finding, Panel};
 use crate::profile::SecretKind;
 use crate::reach::Reach;
+use crate::settings::{self, Previous};
 
 /// Sealed names of the tokens taken at preflight.
 pub(crate) const WITNESS_ACCESS: &str = "witness/access";
@@ -89,6 +90,8 @@ pub(crate) struct World {
     pub(crate) pairs: BTreeMap<String, Pair>,
     /// Values of other secrets of the profile that checks need, by name.
     pub(crate) others: BTreeMap<String, Secret>,
+    /// What the settings of previous values hold before and after.
+    pub(crate) previous: Previous,
     pub(crate) panel: Option<Panel>,
     /// The env file's candidate, written and judged, until it is renamed.
     pub(crate) staged: Mutex<Option<Staged>>,
@@ -110,7 +113,7 @@ impl World {
 
     /// The keys of the env file that the rotation rewrites.
     pub(crate) fn env_keys(&self) -> impl Iterator<Item = &str> {
-        let own = self.about.secrets.iter().map(|s| s.key.as_str());
+        let own = self.about.secrets.iter().filter_map(SecretFact::env_key);
         own.chain(self.about.env_file.derived.iter().map(String::as_str))
     }
 
@@ -310,8 +313,16 @@ pub(crate) fn kept(
     sealed.map(open).transpose()
 }
 
-/// Both sets of the rotated secrets, and values of others that are needed, by name.
-pub(crate) type Values = (BTreeMap<String, Pair>, BTreeMap<String, Secret>);
+/// All values that a rotation works with, by the names of their secrets.
+#[derive(Debug, Default)]
+pub(crate) struct Values {
+    /// Both sets of the rotated secrets.
+    pub(crate) pairs: BTreeMap<String, Pair>,
+    /// Values of others that are needed.
+    pub(crate) others: BTreeMap<String, Secret>,
+    /// What the settings of previous values hold before and after.
+    pub(crate) previous: Previous,
+}
 
 /// Reads both sets of a begun rotation back from the journal.
 pub(crate) fn unseal(
@@ -335,11 +346,13 @@ pub(crate) fn unseal(
     };
     let mut pairs = BTreeMap::new();
     for fact in &about.secrets {
-        let new = own
+        let all = journal.versions_of(&fact.name).map_err(|e| e.to_string())?;
+        // What ends a grace window has no version of its own.
+        let new = if about.finalizes { &all } else { &own };
+        let new = new
             .iter()
             .rev()
-            .find(|v| v.secret == fact.name && v.fingerprint == fact.new);
-        let all = journal.versions_of(&fact.name).map_err(|e| e.to_string())?;
+            .find(|v| v.secret == fact.name && v.fingerprint == fact.new && v.sealed.is_some());
         let old = all
             .iter()
             .rev()
@@ -362,7 +375,11 @@ pub(crate) fn unseal(
             others.insert(name.clone(), secret);
         }
     }
-    Ok((pairs, others))
+    Ok(Values {
+        pairs,
+        others,
+        previous: settings::unseal(about, kept)?,
+    })
 }
 
 /// Whether any version of the rotation is still pending.
@@ -374,20 +391,20 @@ pub(crate) fn has_pending(
     Ok(versions.iter().any(|v| v.state == VersionState::Pending))
 }
 
-/// A redactor that knows both sets and every other value of the profile.
-pub(crate) fn redactor(
-    pairs: &BTreeMap<String, Pair>,
-    others: &BTreeMap<String, Secret>,
-) -> Redactor {
+/// A redactor that knows all of these.
+pub(crate) fn redactor(values: &Values) -> Redactor {
     let mut redactor = Redactor::new();
-    for (name, pair) in pairs {
+    for (name, value) in settings::to_seal(&values.previous) {
+        redactor.learn(&name, &value);
+    }
+    for (name, pair) in &values.pairs {
         redactor.learn(name, &pair.old);
         redactor.learn(name, &pair.new);
         if let Some(written) = &pair.written {
             redactor.learn(name, written);
         }
     }
-    for (name, secret) in others {
+    for (name, secret) in &values.others {
         redactor.learn(name, secret);
     }
     redactor

@@ -135,6 +135,23 @@ impl Panel {
         })
     }
 
+    /// The status of an event that is sent as it is, with one header: its signature.
+    pub async fn event(
+        &self,
+        path: &str,
+        header: (&'static str, &Secret),
+        body: &str,
+    ) -> Result<u16, TestkitError> {
+        let url = format!("{}{path}", self.base);
+        let request = self
+            .client
+            .post(&url)
+            .header("content-type", "application/json")
+            .header(header.0, header.1.expose())
+            .body(body.to_owned());
+        Ok(self.send(request, &url).await?.status().as_u16())
+    }
+
     async fn post(&self, path: &str, body: &Value) -> Result<(u16, Value), TestkitError> {
         let url = format!("{}{path}", self.base);
         let answer = self.send(self.client.post(&url).json(body), &url).await?;

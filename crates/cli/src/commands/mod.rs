@@ -2,6 +2,7 @@
 
 pub(crate) mod abandon;
 pub(crate) mod audit;
+pub(crate) mod finalize;
 pub(crate) mod install_units;
 pub(crate) mod plan;
 pub(crate) mod recover;
@@ -28,6 +29,7 @@ pub(crate) async fn run(cli: &Cli) -> u8 {
         Command::Recover(args) => recover::run(args, &cli.global).await,
         Command::InstallUnits(args) => install_units::run(args, &cli.global),
         Command::Abandon(args) => abandon::run(args, &cli.global).await,
+        Command::Finalize(args) => finalize::run(args, &cli.global).await,
         Command::Rollback(args) => rollback::run(args, &cli.global).await,
         Command::Plan(args) => plan::run(args, &cli.global).await,
         Command::Status(args) => status::run(args, &cli.global).await,
@@ -192,6 +194,9 @@ pub(crate) fn show_plan(plan: &PlanReport) {
     ));
     for line in &plan.accepted {
         say(&format!("{warn}accepted{off}   {line}"));
+    }
+    for line in &plan.validated {
+        say(&format!("validated  {line}"));
     }
     for line in &plan.notes {
         say(&format!("note       {line}"));

@@ -1,13 +1,14 @@
 //! `keyroll plan`.
 
 use clap::Args;
-use keyroll_rotate::Request;
+use keyroll_rotate::{Request, Stop};
 
 use crate::args::Global;
 use crate::commands::rotate::How;
 use crate::commands::{fail, mode, open, show_plan};
 use crate::exit;
 use crate::output::{self, Speaker};
+use crate::values::ValueArgs;
 
 /// Arguments of `keyroll plan`.
 #[derive(Debug, Args)]
@@ -21,15 +22,19 @@ pub(crate) struct PlanArgs {
     /// How, and why.
     #[command(flatten)]
     pub(crate) how: How,
+    /// Values that keyroll cannot make; planned without them where none are given.
+    #[command(flatten)]
+    pub(crate) values: ValueArgs,
 }
 
 /// Runs it.
 pub(crate) async fn run(args: &PlanArgs, global: &Global) -> u8 {
-    let (keyroll, request) =
-        match open(global).and_then(|k| Ok((k, args.how.request(&args.names)?))) {
-            Ok(all) => all,
-            Err(code) => return code,
-        };
+    let stop = Stop::default();
+    let request = |k| Ok((k, args.how.request_with(&args.names, &args.values, &stop)?));
+    let (keyroll, request) = match open(global).and_then(request) {
+        Ok(all) => all,
+        Err(code) => return code,
+    };
     let request = Request {
         no_login: !args.log_in,
         ..request

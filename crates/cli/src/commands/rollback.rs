@@ -1,10 +1,10 @@
 //! `keyroll rollback`.
 
 use clap::Args;
-use keyroll_rotate::RotationId;
+use keyroll_rotate::{Request, RotationId};
 
 use crate::args::Global;
-use crate::asking::approval;
+use crate::asking::{ROTATE_NOW, approval};
 use crate::commands::restore::{self, RestoreArgs};
 use crate::commands::rotate::How;
 use crate::commands::{fail, finish, mode, open};
@@ -21,6 +21,9 @@ pub(crate) struct RollbackArgs {
     /// How, and why.
     #[command(flatten)]
     pub(crate) how: How,
+    /// Does not ask the providers whether the kept values are still alive; recorded
+    #[arg(long)]
+    pub(crate) skip_validation: bool,
     /// Instead: what is brought back from its backup.
     #[command(flatten)]
     pub(crate) restore: RestoreArgs,
@@ -31,10 +34,11 @@ pub(crate) async fn run(args: &RollbackArgs, global: &Global) -> u8 {
     if args.restore.wanted() {
         if args.how.build
             || args.how.force_unhealthy
+            || args.skip_validation
             || args.how.current_admin_password_file.is_some()
         {
             complain(
-                "a restore takes none of --build, --force-unhealthy and --current-admin-password-file",
+                "a restore takes none of --build, --force-unhealthy, --skip-validation and --current-admin-password-file",
             );
             return exit::USAGE;
         }
@@ -48,8 +52,11 @@ pub(crate) async fn run(args: &RollbackArgs, global: &Global) -> u8 {
     let prepared = open(global).and_then(|keyroll| {
         Ok((
             keyroll,
-            args.how.request(&[])?,
-            approval(args.how.yes, global, control.stop.clone())?,
+            Request {
+                skip_validation: args.skip_validation,
+                ..args.how.request(&[])?
+            },
+            approval(args.how.yes, ROTATE_NOW, global, control.stop.clone())?,
         ))
     });
     let (keyroll, request, approve) = match prepared {

@@ -3,14 +3,15 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use keyroll_rotate::{Reason, Request, Secret};
+use keyroll_rotate::{Reason, Request, Secret, Stop};
 
 use crate::args::Global;
-use crate::asking::approval;
+use crate::asking::{ROTATE_NOW, approval};
 use crate::commands::{fail, finish, mode, open};
 use crate::exit;
 use crate::output::{Speaker, complain};
 use crate::stopping::control;
+use crate::values::ValueArgs;
 
 /// Arguments of `keyroll rotate`.
 #[derive(Debug, Args)]
@@ -21,6 +22,9 @@ pub(crate) struct RotateArgs {
     /// How, and why.
     #[command(flatten)]
     pub(crate) how: How,
+    /// Values that keyroll cannot make.
+    #[command(flatten)]
+    pub(crate) values: ValueArgs,
 }
 
 /// What `rotate`, `plan` and `rollback` have in common.
@@ -74,7 +78,24 @@ impl How {
             force_unhealthy: self.force_unhealthy,
             build: self.build,
             current_admin_password: password,
-            no_login: false,
+            ..Request::default()
+        })
+    }
+
+    /// The same, with what concerns values from outside.
+    pub(crate) fn request_with(
+        &self,
+        names: &[String],
+        values: &ValueArgs,
+        stop: &Stop,
+    ) -> Result<Request, u8> {
+        Ok(Request {
+            values: values.read(stop)?,
+            skip_validation: values.skip_validation,
+            allow_test_keys: values.allow_test_keys,
+            replace_grace: values.replace_grace,
+            allow_grace: values.allow_grace,
+            ..self.request(names)?
         })
     }
 }
@@ -85,8 +106,9 @@ pub(crate) async fn run(args: &RotateArgs, global: &Global) -> u8 {
     let prepared = open(global).and_then(|keyroll| {
         Ok((
             keyroll,
-            args.how.request(&args.names)?,
-            approval(args.how.yes, global, control.stop.clone())?,
+            args.how
+                .request_with(&args.names, &args.values, &control.stop)?,
+            approval(args.how.yes, ROTATE_NOW, global, control.stop.clone())?,
         ))
     });
     let (keyroll, request, approve) = match prepared {

@@ -48,6 +48,20 @@ pub(crate) async fn run(_: &StatusArgs, global: &Global) -> u8 {
             secret.name, secret.version
         ));
     }
+    for secret in &report.secrets {
+        let Some(window) = &secret.window else {
+            continue;
+        };
+        let time = if window.over {
+            format!("{warn}its time was over at {}{off}", window.until)
+        } else {
+            format!("until {} at least", window.until)
+        };
+        say(&format!(
+            "grace window: {} accepts its previous value ({}) too, {time}; `{}` closes it",
+            secret.name, window.previous, window.closes
+        ));
+    }
     if !report.stale_by_choice.is_empty() {
         say(&format!(
             "stale by choice: {}",

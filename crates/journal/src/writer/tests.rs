@@ -105,13 +105,17 @@ fn promoting_retires_what_was_current_and_keeps_it_sealed() {
         .versions
         .extend(rotation(directory.path(), "r1", VersionState::Pending).versions);
     writer.begin(&first, NOW).unwrap();
-    writer.promote(&first.id, &BTreeMap::new(), NOW).unwrap();
+    writer
+        .promote(&first.id, &[], &BTreeMap::new(), NOW)
+        .unwrap();
     assert_eq!(
         states(&writer),
         [VersionState::Retired, VersionState::Current]
     );
     assert!(writer.versions_of("A").unwrap()[0].sealed.is_some());
-    writer.promote(&first.id, &BTreeMap::new(), NOW).unwrap();
+    writer
+        .promote(&first.id, &[], &BTreeMap::new(), NOW)
+        .unwrap();
     assert_eq!(
         states(&writer),
         [VersionState::Retired, VersionState::Current],
@@ -153,7 +157,9 @@ fn purging_forgets_old_values_and_never_a_current_one() {
     let (writer, _lock) = take_over(directory.path());
     let first = rotation(directory.path(), "r1", VersionState::Pending);
     writer.begin(&first, NOW).unwrap();
-    writer.promote(&first.id, &BTreeMap::new(), NOW).unwrap();
+    writer
+        .promote(&first.id, &[], &BTreeMap::new(), NOW)
+        .unwrap();
     assert_eq!(
         writer.purge(Timestamp::now()).unwrap(),
         0,
@@ -171,7 +177,9 @@ fn purging_forgets_old_values_and_never_a_current_one() {
         .unwrap();
     let second = rotation(directory.path(), "r2", VersionState::Pending);
     writer.begin(&second, NOW).unwrap();
-    writer.promote(&second.id, &BTreeMap::new(), NOW).unwrap();
+    writer
+        .promote(&second.id, &[], &BTreeMap::new(), NOW)
+        .unwrap();
     assert_eq!(
         writer.purge(Timestamp::now()).unwrap(),
         2,

@@ -43,6 +43,7 @@ impl AlertChannel {
             path,
             bearer: None,
             json: None,
+            header: None,
             form: vec![],
             accepted: |_, _| false,
             refused: &[401, 404],

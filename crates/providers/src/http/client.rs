@@ -61,6 +61,8 @@ pub(crate) struct Parcel<'a> {
     pub(crate) authorization: Option<Secret>,
     pub(crate) bearer: Option<&'a Secret>,
     pub(crate) cookie: Option<(&'a str, &'a Secret)>,
+    /// A header of any name that holds a secret.
+    pub(crate) header: Option<(&'static str, Secret)>,
 }
 
 /// A whole answer, before anybody judged it.
@@ -175,6 +177,9 @@ impl Client {
         }
         if let Some((name, token)) = parcel.cookie {
             request = request.header(COOKIE, sensitive(&format!("{name}={}", token.expose()))?);
+        }
+        if let Some((name, value)) = &parcel.header {
+            request = request.header(*name, sensitive(value.expose())?);
         }
         let mut response = request.send().await.map_err(|e| self.unknown(e))?;
         let header = |name| {

@@ -25,11 +25,13 @@ pub(crate) struct Question<'a> {
     pub(crate) path: Secret,
     pub(crate) bearer: Option<&'a Secret>,
     pub(crate) json: Option<Value>,
+    /// A header of any name that holds a secret.
+    pub(crate) header: Option<(&'static str, Secret)>,
     pub(crate) form: Vec<(&'static str, Secret)>,
     /// Whether this status and this body can only come from a system that has accepted the credential.
     pub(crate) accepted: fn(u16, &str) -> bool,
     /// Statuses that mean a refused credential.
-    pub(crate) refused: &'static [u16],
+    pub(crate) refused: &'a [u16],
 }
 
 impl Client {
@@ -41,6 +43,7 @@ impl Client {
             authorization: None,
             bearer: question.bearer,
             cookie: None,
+            header: question.header,
         };
         let sent = self.send(question.method, question.path.expose(), parcel);
         let raw = match sent.await {

@@ -48,6 +48,7 @@ impl PaymentKey {
                     path: Secret::new("/realms/flutterwave/protocol/openid-connect/token"),
                     bearer: None,
                     json: None,
+                    header: None,
                     form: vec![
                         ("client_id", Secret::new(client_id.clone())),
                         ("client_secret", key.clone()),
@@ -85,6 +86,7 @@ fn get<'a>(path: &str, key: &'a Secret, accepted: fn(u16, &str) -> bool) -> Ques
         path: Secret::new(path),
         bearer: Some(key),
         json: None,
+        header: None,
         form: vec![],
         accepted,
         refused: &[401],

@@ -11,11 +11,13 @@
 
 mod form;
 mod key;
+mod probe;
 mod signature;
 
 pub use form::FormError;
 pub use form::Mode;
 pub use form::SecretForm;
 pub use key::PaymentKey;
+pub use probe::Probe;
 pub use signature::Scheme;
 pub use signature::Signed;

@@ -116,6 +116,29 @@ pub(super) async fn find(
     all
 }
 
+/// Refuses where a value that is kept in the application's settings is used past them: the new one would not get there.
+pub(super) fn elsewhere(
+    seen: &Seen,
+    edit: &Edit,
+    name: &str,
+    value: &Secret,
+    found: &mut Findings,
+) {
+    let secrets = [(name.to_owned(), value.clone())];
+    let uses = consumers(&secrets, &seen.resolved, &seen.containers, &edit.values());
+    for consumer in uses.consumers {
+        found.refuse(
+            Code::Consumer,
+            format!(
+                "service {} has the value of {name}, which is kept in the application's settings, in {} too",
+                consumer.service, consumer.place
+            ),
+            format!("take it out there, or give secrets.{name} its `key` in the env file beside `setting`"),
+        );
+    }
+    strangers(seen, &secrets, found);
+}
+
 fn to_use(consumer: &Consumer) -> Use {
     let env_key = match &consumer.place {
         Place::Env(key) => Some(key.clone()),

@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use keyroll_envfile::{EnvFile, Reading, Scope, check_replaceable};
 use keyroll_secret::{Identity, Secret};
 
-use super::{Findings, TakesBack};
+use super::Findings;
 use crate::about::{DatabaseFact, EnvFact};
 use crate::error::{Code, Refusal, RotateError};
-use crate::profile::{Profile, Source};
+use crate::profile::{Profile, SecretSpec, Source};
 use crate::world::{ENV_AFTER, ENV_BEFORE, Pair, Set, WRITTEN};
 
 /// The env file as it is, and as it will be.
@@ -151,7 +151,11 @@ impl Edit {
         found: &mut Findings,
     ) -> EnvFact {
         let place = self.path.display().to_string();
-        let own: Vec<&str> = profile.secrets.values().map(|s| s.key.as_str()).collect();
+        let own: Vec<&str> = profile
+            .secrets
+            .values()
+            .filter_map(SecretSpec::env_key)
+            .collect();
         let mut derived = vec![];
         for (name, pair) in pairs {
             let key = &profile.secrets[name].key;
@@ -229,7 +233,11 @@ impl Edit {
         profile: &Profile,
         pairs: &BTreeMap<String, Pair>,
     ) -> Option<Secret> {
-        let own: Vec<&str> = profile.secrets.values().map(|s| s.key.as_str()).collect();
+        let own: Vec<&str> = profile
+            .secrets
+            .values()
+            .filter_map(SecretSpec::env_key)
+            .collect();
         let mut file = self.before.clone();
         for (name, pair) in pairs {
             let stand_in = keyroll_secret::Format::default().generate().ok()?;
@@ -301,16 +309,15 @@ fn text_of(file: &EnvFile) -> Secret {
     Secret::new(String::from_utf8_lossy(file.as_bytes()))
 }
 
-/// The values to come: kept ones, or new ones from the operating system's generator.
+/// The values to come: those that are given, or new ones from the operating system's generator.
 pub(super) fn new_values(
     profile: &Profile,
     names: &[String],
-    back: Option<&TakesBack>,
+    mut given: BTreeMap<String, Secret>,
 ) -> Result<BTreeMap<String, Secret>, RotateError> {
-    let make = |name: &String| -> Result<(String, Secret), RotateError> {
-        let kept = back.and_then(|b| b.values.get(name)).cloned();
+    let mut make = |name: &String| -> Result<(String, Secret), RotateError> {
         let failed = |e: keyroll_secret::FormatError| RotateError::Failed(e.to_string());
-        let value = match kept {
+        let value = match given.remove(name) {
             Some(value) => value,
             None => profile.secrets[name]
                 .format
@@ -320,5 +327,5 @@ pub(super) fn new_values(
         };
         Ok((name.clone(), value))
     };
-    names.iter().map(make).collect()
+    names.iter().map(&mut make).collect()
 }

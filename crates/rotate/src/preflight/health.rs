@@ -1,7 +1,5 @@
 //! Is the stack well, by checks that can fail; and is there room for the backup.
 
-use std::collections::BTreeMap;
-
 use keyroll_backup::space;
 use keyroll_journal::RotationId;
 use keyroll_providers::postgres::{Session, StoredPassword};
@@ -15,7 +13,7 @@ use crate::error::Code;
 use crate::panel::{Finding, Panel};
 use crate::profile::{Profile, SecretKind};
 use crate::reach::Reach;
-use crate::world::{Pair, WITNESS_ACCESS, WITNESS_REFRESH};
+use crate::world::{Values, WITNESS_ACCESS, WITNESS_REFRESH};
 
 /// What was seen besides the findings.
 #[derive(Debug, Default)]
@@ -41,8 +39,7 @@ pub(super) struct Room {
 pub(super) async fn look(
     about: &About,
     seen: &Seen,
-    pairs: &BTreeMap<String, Pair>,
-    others: &BTreeMap<String, Secret>,
+    values: &Values,
     panel: Option<&Panel>,
     id: &RotationId,
     log_in: bool,
@@ -50,10 +47,8 @@ pub(super) async fn look(
 ) -> Health {
     let value = |kind: SecretKind| -> Option<Secret> {
         let (name, _) = about.profile.secrets.iter().find(|(_, s)| s.kind == kind)?;
-        pairs
-            .get(name)
-            .map(|p| p.old.clone())
-            .or_else(|| others.get(name).cloned())
+        let rotated = values.pairs.get(name).map(|p| p.old.clone());
+        rotated.or_else(|| values.others.get(name).cloned())
     };
     let (database, application) = tokio::join!(
         look_at_database(about, seen, value(SecretKind::PostgresPassword), id),

@@ -7,13 +7,18 @@
 mod consumers;
 mod env;
 mod health;
+mod outside;
 mod project;
+mod windows;
+
+pub(crate) use windows::Windows;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use jiff::Timestamp;
 use keyroll_journal::{Journal, RotationId, VersionState};
+use keyroll_providers::postgres::Cell;
 use keyroll_runtimes::compose::{Cli, Container, Engine};
 use keyroll_secret::{Identity, Redactor, Secret};
 
@@ -25,14 +30,17 @@ use crate::panel::Panel;
 use crate::picture::{both_sets, pictures};
 use crate::profile::{Profile, SecretKind};
 use crate::report::{PlanReport, PlannedSecret, PlannedService, Progress};
+use crate::settings::{self, Previous};
 use crate::steps;
-use crate::world::{Pair, World};
+use crate::world::{Pair, Values, World};
 
 /// A rotation that takes another one back.
 #[derive(Debug)]
 pub(crate) struct TakesBack {
     pub(crate) rotation: RotationId,
     pub(crate) values: BTreeMap<String, Secret>,
+    /// What the settings of previous values held before it.
+    pub(crate) previous: BTreeMap<String, Cell>,
 }
 
 /// Everything that a rotation needs to begin.
@@ -40,12 +48,13 @@ pub(crate) struct TakesBack {
 pub(crate) struct Ready {
     pub(crate) id: RotationId,
     pub(crate) about: About,
-    pub(crate) pairs: BTreeMap<String, Pair>,
-    pub(crate) others: BTreeMap<String, Secret>,
+    pub(crate) values: Values,
     /// Sealed with the rotation under these names.
     pub(crate) keep: Vec<(String, Secret)>,
     /// Secrets whose value in force is already the journal's current version.
     pub(crate) known_current: BTreeSet<String>,
+    /// Secrets whose previous value is already the journal's previous version.
+    pub(crate) known_previous: BTreeSet<String>,
     pub(crate) engine: Engine,
     pub(crate) cli: Cli,
     pub(crate) panel: Option<Panel>,
@@ -59,6 +68,7 @@ pub(crate) struct Ready {
 pub(crate) struct Findings {
     refusals: Vec<Refusal>,
     notes: Vec<String>,
+    waived: Vec<String>,
 }
 
 impl Findings {
@@ -68,6 +78,11 @@ impl Findings {
 
     pub(crate) fn note(&mut self, what: impl Into<String>) {
         self.notes.push(what.into());
+    }
+
+    /// A safeguard that the operator has switched off.
+    pub(crate) fn waive(&mut self, what: impl Into<String>) {
+        self.waived.push(what.into());
     }
 
     fn has(&self, code: Code) -> bool {
@@ -115,6 +130,23 @@ fn forced(request: &Request) -> bool {
     request.force_unhealthy && request.reason == Reason::Incident
 }
 
+/// The secrets that these names of secrets and groups mean.
+pub(crate) fn select(profile: &Profile, names: &[String]) -> Result<Vec<String>, RotateError> {
+    profile.select(names).map_err(|name| {
+        let groups = profile.groups.keys();
+        let known: Vec<&str> = groups
+            .chain(profile.secrets.keys())
+            .map(String::as_str)
+            .collect();
+        let what = format!(
+            "{name:?} is neither a secret nor a group of profile {}",
+            profile.name
+        );
+        let next = format!("there is: {}", known.join(", "));
+        Refusal::new(Code::Selection, what, next).into()
+    })
+}
+
 /// Looks at everything for a rotation of these names.
 #[expect(
     clippy::too_many_lines,
@@ -130,35 +162,26 @@ pub(crate) async fn look(
     progress: &dyn Progress,
 ) -> Result<Ready, RotateError> {
     let mut found = Findings::default();
-    let names = profile.select(&request.names).map_err(|name| {
-        let known: Vec<&str> = profile
-            .groups
-            .keys()
-            .chain(profile.secrets.keys())
-            .map(String::as_str)
-            .collect();
-        Refusal::new(
-            Code::Selection,
-            format!(
-                "{name:?} is neither a secret nor a group of profile {}",
-                profile.name
-            ),
-            format!("there is: {}", known.join(", ")),
-        )
-    })?;
+    let names = select(profile, &request.names)?;
     let id = RotationId::new(Timestamp::now());
+    let given = outside::given(profile, &names, request, back.as_ref(), &mut found)?;
+    found.stop()?;
 
     progress.looking("the env file");
-    let mut edit = env::read(profile, &names, &mut found)?;
+    let in_env = profile.in_env(&names);
+    let mut edit = env::read(profile, &in_env, &mut found)?;
     found.stop()?;
     if let Some(password) = &request.current_admin_password {
         edit.admin_in_force(profile, password);
     }
-    let values = env::new_values(profile, &names, back.as_ref())?;
-    let pairs = edit.pairs(profile, &names, &values);
-    let others = edit.others(profile, &names);
-    let redactor = crate::world::redactor(&pairs, &others);
-    let env_fact = edit.apply(profile, &pairs, identity, &mut found);
+    let new_values = env::new_values(profile, &names, given)?;
+    let mut values = Values {
+        pairs: edit.pairs(profile, &in_env, &new_values),
+        others: edit.others(profile, &names),
+        previous: Previous::new(),
+    };
+    let redactor = crate::world::redactor(&values);
+    let env_fact = edit.apply(profile, &values.pairs, identity, &mut found);
     found.stop()?;
 
     progress.looking("the running containers");
@@ -168,7 +191,7 @@ pub(crate) async fn look(
     }
 
     progress.looking("who uses the secrets");
-    let uses = consumers::find(profile, &seen, &edit, &pairs, &env_fact, &mut found).await;
+    let uses = consumers::find(profile, &seen, &edit, &values.pairs, &env_fact, &mut found).await;
     let services = consumers::fates(profile, &seen, &uses);
 
     progress.looking("the database, the panel, the room for the backup");
@@ -180,33 +203,31 @@ pub(crate) async fn look(
             None => None,
         };
     let fingerprints = identity.fingerprint_key();
-    let secrets = names
-        .iter()
-        .map(|name| SecretFact {
-            name: name.clone(),
-            kind: profile.secrets[name].kind,
-            key: profile.secrets[name].key.clone(),
-            old: fingerprints.fingerprint(&pairs[name].old).to_string(),
-            new: fingerprints.fingerprint(&pairs[name].new).to_string(),
-            uses: uses.get(name).cloned().unwrap_or_default(),
-        })
-        .collect();
+    let fact = |name: &String, pair: &Pair| SecretFact {
+        name: name.clone(),
+        kind: profile.secrets[name].kind,
+        key: profile.secrets[name].key.clone(),
+        setting: None,
+        old: fingerprints.fingerprint(&pair.old).to_string(),
+        new: fingerprints.fingerprint(&pair.new).to_string(),
+        uses: uses.get(name).cloned().unwrap_or_default(),
+    };
+    let secrets = in_env.iter().map(|name| fact(name, &values.pairs[name]));
+    let secrets = secrets.collect();
     let mut about = About {
         profile: profile.clone(),
         operator: operator.clone(),
         reason: request.reason,
         accepted: vec![],
         panel_sick: false,
-        takes_back: back.map(|b| b.rotation),
+        waived: vec![],
+        takes_back: back.as_ref().map(|b| b.rotation.clone()),
+        finalizes: false,
         behind_proxy: behind_proxy(panel.as_ref(), &seen.containers, &services),
         build: request.build,
         secrets,
         config_fingerprints: fingerprints_of(&seen.fact.config_files, identity)?,
-        pictures: pictures(
-            &seen.resolved,
-            &both_sets(&pairs),
-            &identity.fingerprint_key(),
-        ),
+        pictures: BTreeMap::new(),
         project: seen.fact.clone(),
         services,
         stale: seen.stale.clone(),
@@ -218,8 +239,7 @@ pub(crate) async fn look(
     let health = health::look(
         &about,
         &seen,
-        &pairs,
-        &others,
+        &values,
         panel.as_ref(),
         &id,
         !request.no_login,
@@ -227,21 +247,65 @@ pub(crate) async fn look(
     )
     .await;
     about.database_bytes = health.database_bytes;
+    if let Some(session) = health.sessions.take() {
+        let wish = outside::Wish {
+            profile,
+            request,
+            back: back.as_ref(),
+            values: &new_values,
+            in_env: &values.pairs,
+        };
+        let in_settings = wish.read(&names, &session, &mut found).await;
+        health.sessions.put(session);
+        let facts = in_settings.pairs.iter();
+        let facts = facts.filter(|(name, _)| !in_env.contains(name));
+        about
+            .secrets
+            .extend(facts.map(|(name, pair)| fact(name, pair)));
+        for own in &mut about.secrets {
+            own.setting = in_settings.facts.get(&own.name).cloned();
+        }
+        about
+            .secrets
+            .sort_by_key(|s| names.iter().position(|n| *n == s.name));
+        values.previous = in_settings.previous;
+        for (name, pair) in in_settings.pairs {
+            if !in_env.contains(&name) {
+                consumers::elsewhere(&seen, &edit, &name, &pair.old, &mut found);
+                values.pairs.insert(name, pair);
+            }
+        }
+    }
+    about.pictures = pictures(
+        &seen.resolved,
+        &both_sets(&values.pairs),
+        &identity.fingerprint_key(),
+    );
     let room = health::room(profile, &about, &mut found);
     about.panel_sick = found.has(Code::Panel);
+    let redactor = crate::world::redactor(&values);
+    // Nobody is asked about values that will not be put in force.
+    let validated = if found.can_all_be_forced(request) || found.refusals.is_empty() {
+        progress.looking("the new values, by their makers");
+        outside::validate(&about, &values.pairs, request, &mut found).await
+    } else {
+        vec![]
+    };
+    about.waived = std::mem::take(&mut found.waived);
     about.accepted = found.settle(request, &redactor)?;
 
-    let mut keep = edit.keep(&pairs);
+    let mut keep = edit.keep(&values.pairs);
     keep.extend(health.witness);
-    let known_current = known(journal, &about)?;
-    let report = report(&about, room, found.notes);
+    keep.extend(settings::to_seal(&values.previous));
+    let known_current = known(journal, &about, VersionState::Current, |fact| &fact.old)?;
+    let report = report(&about, room, validated, found.notes);
     Ok(Ready {
         id,
         about,
-        pairs,
-        others,
+        values,
         keep,
         known_current,
+        known_previous: BTreeSet::new(),
         engine: seen.engine,
         cli: seen.cli,
         panel,
@@ -280,14 +344,20 @@ pub(crate) fn fingerprints_of(
     files.iter().map(of).collect()
 }
 
-/// Secrets whose value in force is what the journal has as current.
-fn known(journal: &Journal, about: &About) -> Result<BTreeSet<String>, RotateError> {
+/// Secrets of which the journal has this value, by its fingerprint, in this state.
+fn known(
+    journal: &Journal,
+    about: &About,
+    state: VersionState,
+    value: impl Fn(&SecretFact) -> &String,
+) -> Result<BTreeSet<String>, RotateError> {
     let mut known = BTreeSet::new();
     for fact in &about.secrets {
         let versions = journal.versions_of(&fact.name)?;
-        if versions.iter().any(|v| {
-            v.state == VersionState::Current && v.fingerprint == fact.old && v.sealed.is_some()
-        }) {
+        if versions
+            .iter()
+            .any(|v| v.state == state && v.fingerprint == *value(fact) && v.sealed.is_some())
+        {
             known.insert(fact.name.clone());
         }
     }
@@ -306,7 +376,11 @@ pub(crate) async fn bystander(
     let edit = env::read(profile, &[], &mut found)?;
     found.stop()?;
     let others = edit.others(profile, &[]);
-    let redactor = crate::world::redactor(&BTreeMap::new(), &others);
+    let values = Values {
+        others,
+        ..Values::default()
+    };
+    let redactor = crate::world::redactor(&values);
     progress.looking("the running containers");
     let id = RotationId::from_text("verify");
     let seen = project::discover(profile, &id, &redactor).await?;
@@ -323,7 +397,9 @@ pub(crate) async fn bystander(
         reason: Reason::Scheduled,
         accepted: vec![],
         panel_sick: false,
+        waived: vec![],
         takes_back: None,
+        finalizes: false,
         behind_proxy: false,
         build: false,
         secrets: vec![],
@@ -346,28 +422,20 @@ pub(crate) async fn bystander(
         engine: seen.engine,
         cli: seen.cli,
         pairs: BTreeMap::new(),
-        others,
+        others: values.others,
+        previous: Previous::new(),
         panel,
         staged: std::sync::Mutex::default(),
         sessions: Free::default(),
     })
 }
 
-fn report(about: &About, room: health::Room, notes: Vec<String>) -> PlanReport {
-    let secrets = about
-        .secrets
-        .iter()
-        .map(|s| PlannedSecret {
-            name: s.name.clone(),
-            kind: s.kind,
-            fingerprint: s.old.clone(),
-            consumers: s
-                .uses
-                .iter()
-                .map(|u| format!("{}: {}", u.service, u.place))
-                .collect(),
-        })
-        .collect();
+fn report(
+    about: &About,
+    room: health::Room,
+    validated: Vec<String>,
+    notes: Vec<String>,
+) -> PlanReport {
     let services = about
         .services
         .iter()
@@ -379,7 +447,7 @@ fn report(about: &About, room: health::Room, notes: Vec<String>) -> PlanReport {
     PlanReport {
         stack: about.profile.name.clone(),
         project: about.project.name.clone(),
-        secrets,
+        secrets: planned(about),
         services,
         env_file: about.env_file.path.clone(),
         derived_keys: about.env_file.derived.clone(),
@@ -387,9 +455,37 @@ fn report(about: &About, room: health::Room, notes: Vec<String>) -> PlanReport {
         order: steps::order(about),
         backup_bytes: room.needed,
         free_bytes: room.free,
-        accepted: about.accepted.clone(),
+        accepted: about
+            .accepted
+            .iter()
+            .chain(&about.waived)
+            .cloned()
+            .collect(),
+        validated,
         notes,
     }
+}
+
+fn planned(about: &About) -> Vec<PlannedSecret> {
+    let setting = |s: &SecretFact| {
+        let setting = s.setting.as_ref()?;
+        Some(format!("the application: setting {}", setting.key))
+    };
+    about
+        .secrets
+        .iter()
+        .map(|s| PlannedSecret {
+            name: s.name.clone(),
+            kind: s.kind,
+            fingerprint: s.old.clone(),
+            consumers: s
+                .uses
+                .iter()
+                .map(|u| format!("{}: {}", u.service, u.place))
+                .chain(setting(s))
+                .collect(),
+        })
+        .collect()
 }
 
 /// What people will notice.
@@ -411,6 +507,15 @@ fn blast_radius(about: &About) -> Vec<String> {
     }
     if about.rotates(SecretKind::PostgresPassword) {
         lines.push("database sessions from before are ended; whoever uses the database password elsewhere (a backup job, a BI tool) needs the new one".to_owned());
+    }
+    for fact in &about.secrets {
+        let previous = fact.setting.as_ref().and_then(|s| s.previous.as_ref());
+        if let Some(hours) = previous.and_then(|p| p.grace_hours) {
+            lines.push(format!(
+                "{}: the application accepts the old value too, until `keyroll finalize {}`; give its provider the new one within {hours} hours",
+                fact.name, fact.name
+            ));
+        }
     }
     if about.rotates(SecretKind::AdminPassword) {
         lines.push(format!(

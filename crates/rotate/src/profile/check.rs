@@ -1,6 +1,6 @@
 //! What a well-formed profile can still get wrong.
 
-use super::spec::{Profile, SecretKind};
+use super::spec::{Profile, SecretKind, SecretSpec};
 
 /// The first problem: the key it is about, and what was expected.
 pub(super) fn problem(profile: &Profile) -> Option<(String, String)> {
@@ -52,6 +52,8 @@ fn secrets(profile: &Profile) -> Option<(String, String)> {
             }
             SecretKind::PostgresPassword if profile.database.is_none() => "database",
             SecretKind::AdminPassword if profile.admin.is_none() => "admin",
+            _ if secret.setting.is_some() && profile.settings.is_none() => "settings",
+            _ if secret.setting.is_some() && profile.database.is_none() => "database",
             _ => continue,
         };
         return Some((
@@ -59,17 +61,23 @@ fn secrets(profile: &Profile) -> Option<(String, String)> {
             format!("a secret of this kind needs a [{missing}] section to be applied and proven"),
         ));
     }
+    if let Some(problem) = profile.secrets.iter().find_map(|(n, s)| integration(n, s)) {
+        return Some(problem);
+    }
     // Each kind is applied and proven in one place; a second secret of it would be neither.
     for (name, secret) in &profile.secrets {
         let twin = profile
             .secrets
             .iter()
             .find(|(other, s)| s.kind == secret.kind && *other < name);
-        if let (Some((twin, _)), true) = (twin, secret.kind != SecretKind::Environment) {
+        if let (Some((twin, _)), false) = (
+            twin,
+            secret.kind == SecretKind::Environment || secret.kind.comes_from_outside(),
+        ) {
             return Some((
                 format!("secrets.{name}.kind"),
                 format!(
-                    "{twin} is of this kind already; expected one of each, and any number of kind environment"
+                    "{twin} is of this kind already; expected one of each, and any number of kind environment and of those that providers make"
                 ),
             ));
         }
@@ -110,6 +118,69 @@ fn secrets(profile: &Profile) -> Option<(String, String)> {
                 ));
             }
         }
+    }
+    None
+}
+
+/// What is wrong with a secret that stands in a setting, or that a provider makes.
+fn integration(name: &str, secret: &SecretSpec) -> Option<(String, String)> {
+    let problem =
+        |key: &str, expected: &str| Some((format!("secrets.{name}.{key}"), expected.to_owned()));
+    let outside = secret.kind.comes_from_outside();
+    if secret.setting.is_some() && !outside {
+        return problem(
+            "setting",
+            "a secret of this kind is not kept in a setting; expected `key`",
+        );
+    }
+    if outside && secret.env_key().is_some() && secret.setting.is_none() {
+        return problem(
+            "kind",
+            "a secret of this kind is kept in a setting; expected `setting`, or kind environment",
+        );
+    }
+    if secret.previous.is_some() && secret.previous == secret.setting {
+        return problem(
+            "previous",
+            "expected another setting than the one that holds the secret",
+        );
+    }
+    if secret.previous.is_some() && secret.setting.is_none() {
+        return problem(
+            "previous",
+            "expected a `setting` that it is the previous value of",
+        );
+    }
+    let api = secret.api.as_ref();
+    if secret.kind == SecretKind::ProxmoxToken && api.is_none_or(|a| a.base_url.is_none()) {
+        return problem(
+            "api.base_url",
+            "expected the node's address, such as https://node.example:8006",
+        );
+    }
+    let owned = matches!(
+        secret.kind,
+        SecretKind::ProxmoxToken | SecretKind::FlutterwaveClientSecret
+    );
+    if owned && api.is_none_or(|a| a.id.is_none()) {
+        return problem(
+            "api.id",
+            "expected whose secret it is: the client's id, or the token's full id (user@realm!name)",
+        );
+    }
+    for (i, text) in api
+        .map(|a| a.fingerprints.as_slice())
+        .unwrap_or_default()
+        .iter()
+        .enumerate()
+    {
+        if let Err(error) = text.parse::<keyroll_providers::http::Fingerprint>() {
+            return problem(&format!("api.fingerprints[{i}]"), &error.to_string());
+        }
+    }
+    let path = secret.webhook.as_ref().map(|w| w.path.as_str());
+    if path.is_some_and(|path| !path.starts_with('/')) {
+        return problem("webhook.path", "expected a path that starts with /");
     }
     None
 }

@@ -4,9 +4,14 @@
 //! mistake is in, the error names its file and line and what was expected, and nothing is done.
 
 mod check;
+mod integration;
 mod layers;
 mod spec;
 
+pub use integration::ApiSpec;
+pub use integration::ScopeSpec;
+pub use integration::SettingsSpec;
+pub use integration::WebhookSpec;
 pub use layers::ProfileError;
 pub use spec::AdminSpec;
 pub use spec::BackupSpec;

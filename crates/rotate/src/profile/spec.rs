@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use keyroll_secret::{Alphabet, Format};
 use serde::{Deserialize, Serialize};
 
+use super::integration::{ApiSpec, SettingsSpec, WebhookSpec};
+
 /// One stack. Paths are absolute once loaded.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -26,6 +28,8 @@ pub struct Profile {
     pub admin: Option<AdminSpec>,
     /// The application's session rows.
     pub sessions: Option<SessionSpec>,
+    /// The application's settings table, for secrets that are kept there.
+    pub settings: Option<SettingsSpec>,
     /// The secrets by name.
     pub secrets: BTreeMap<String, SecretSpec>,
     /// Named lists of secrets.
@@ -235,12 +239,27 @@ pub struct SessionSpec {
 pub struct SecretSpec {
     /// What it is, which says how it is applied and proven.
     pub kind: SecretKind,
-    /// Its key in the env files; the secret's name where it is not given.
+    /// Its key in the env files. The secret's name where it is not given; none where the secret is kept in a setting.
     #[serde(default)]
     pub key: String,
+    /// The setting that holds it.
+    pub setting: Option<String>,
+    /// The setting that holds the value before it for a grace window, in which the application accepts both.
+    pub previous: Option<String>,
+    /// Hours that a provider is given to cut over, at least.
+    #[serde(default = "default_grace_hours")]
+    pub grace_hours: u32,
+    /// Where the provider of the secret is asked about it, where that is not the provider's own address.
+    pub api: Option<ApiSpec>,
+    /// The application's endpoint for events that are signed with it.
+    pub webhook: Option<WebhookSpec>,
     /// What new values look like.
     #[serde(default)]
     pub format: FormatSpec,
+}
+
+fn default_grace_hours() -> u32 {
+    72
 }
 
 /// What a secret is.
@@ -257,9 +276,43 @@ pub enum SecretKind {
     AdminPassword,
     /// Read from the environment and nothing else; proven by what the consumers run with.
     Environment,
+    /// Paystack's secret key. It also signs the events that Paystack sends.
+    PaystackKey,
+    /// Flutterwave's secret key, version 3 of the API.
+    FlutterwaveKey,
+    /// Flutterwave's secret hash, which stands in each event of version 3.
+    FlutterwaveWebhookHash,
+    /// Flutterwave's client secret, version 4 of the API.
+    FlutterwaveClientSecret,
+    /// Signs Flutterwave's events of version 4.
+    FlutterwaveWebhookSecret,
+    /// Stripe's secret or restricted key.
+    StripeKey,
+    /// Signs Stripe's events.
+    StripeWebhookSecret,
+    /// The value of a Proxmox API token.
+    ProxmoxToken,
+    /// The URL of an incoming webhook of Slack.
+    SlackUrl,
+    /// The URL of a webhook of Discord.
+    DiscordUrl,
+    /// The token of a Telegram bot.
+    TelegramToken,
 }
 
 impl SecretKind {
+    /// Whether somebody else makes the value, so that a rotation has to be given it.
+    pub fn comes_from_outside(self) -> bool {
+        !matches!(
+            self,
+            Self::AccessTokenKey
+                | Self::RefreshTokenKey
+                | Self::PostgresPassword
+                | Self::AdminPassword
+                | Self::Environment
+        )
+    }
+
     /// Whether application sessions end with the old value: it signs or opens them.
     pub fn ends_sessions(self) -> bool {
         matches!(
@@ -376,6 +429,13 @@ impl FormatSpec {
     }
 }
 
+impl SecretSpec {
+    /// Its key in the env file, if it has one.
+    pub fn env_key(&self) -> Option<&str> {
+        Some(self.key.as_str()).filter(|key| !key.is_empty())
+    }
+}
+
 impl Profile {
     /// Makes paths absolute and fills in names that default to others.
     pub(super) fn settle(&mut self) {
@@ -391,11 +451,12 @@ impl Profile {
         ] {
             absolute(path);
         }
-        if let Some(ca) = self.http.as_mut().and_then(|h| h.ca_file.as_mut()) {
-            absolute(ca);
-        }
+        let apis = self.secrets.values_mut().filter_map(|s| s.api.as_mut());
+        let authorities = apis.filter_map(|api| api.ca_file.as_mut());
+        let own = self.http.as_mut().and_then(|h| h.ca_file.as_mut());
+        authorities.chain(own).for_each(absolute);
         for (name, secret) in &mut self.secrets {
-            if secret.key.is_empty() {
+            if secret.key.is_empty() && secret.setting.is_none() {
                 secret.key.clone_from(name);
             }
         }
@@ -404,6 +465,13 @@ impl Profile {
     /// The env file that secrets are edited in: the last one that compose reads wins, but a stack with one has no choice.
     pub fn env_file(&self) -> &Path {
         &self.compose.env_files[0]
+    }
+
+    /// The secrets among these that have a key in the env file.
+    pub(crate) fn in_env(&self, names: &[String]) -> Vec<String> {
+        let mut names = names.to_vec();
+        names.retain(|name| self.secrets[name].env_key().is_some());
+        names
     }
 
     /// The secrets that a list of secret and group names means, in the profile's order, each once.

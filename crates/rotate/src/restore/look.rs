@@ -223,9 +223,8 @@ async fn password(
     let mut candidates = vec![own.map_err(|e| e.to_string())?.clone()];
     if from.stuck
         && let Some(fact) = from.about.secret_of(SecretKind::PostgresPassword)
-        && let Ok((mut pairs, _)) =
-            world::unseal(journal, &world.identity, &from.rotation, &from.about)
-        && let Some(pair) = pairs.remove(&fact.name)
+        && let Ok(mut values) = world::unseal(journal, &world.identity, &from.rotation, &from.about)
+        && let Some(pair) = values.pairs.remove(&fact.name)
     {
         candidates.extend([pair.new, pair.old]);
     }

@@ -15,6 +15,7 @@ use serde_json::json;
 
 use crate::panel::Finding;
 use crate::profile::SecretKind;
+use crate::settings::Edits;
 use crate::steps::names;
 use crate::world::{Set, WITNESS_ACCESS, WITNESS_REFRESH, WITNESS_REFRESH_NEXT, World};
 
@@ -128,7 +129,11 @@ impl Step for Baseline {
                     "not shown: the stack was not well before the rotation, and was forced",
                 ));
             }
-            Ok(self.accepted(cx).await?)
+            let mut shown = self.accepted(cx).await?;
+            for line in self.world.prove_settings(Set::Old, Edits::Wrong).await? {
+                shown.says = format!("{}; {line}", shown.says);
+            }
+            Ok(shown)
         })
     }
 }

@@ -20,7 +20,23 @@ pub(crate) struct Commit {
 }
 
 impl Commit {
-    fn pending(cx: &StepCx) -> Result<usize, String> {
+    /// Versions that are not what they will be.
+    fn pending(&self, cx: &StepCx) -> Result<usize, String> {
+        let about = &self.world.about;
+        if about.finalizes {
+            let mut open = 0;
+            for fact in &about.secrets {
+                let versions = cx
+                    .writer()
+                    .versions_of(&fact.name)
+                    .map_err(|e| e.to_string())?;
+                let previous = versions
+                    .iter()
+                    .filter(|v| v.state == VersionState::Previous);
+                open += previous.count();
+            }
+            return Ok(open);
+        }
         let versions = cx
             .writer()
             .versions_of_rotation(cx.rotation())
@@ -57,7 +73,7 @@ impl Step for Commit {
 
     fn observe<'a>(&'a self, cx: &'a StepCx) -> BoxFuture<'a, Observed> {
         Box::pin(async {
-            match Self::pending(cx) {
+            match self.pending(cx) {
                 Ok(0) => Observed::After(Receipt::Null),
                 Ok(_) => Observed::Before,
                 Err(why) => Observed::Unknown(why),
@@ -73,13 +89,24 @@ impl Step for Commit {
         Box::pin(async {
             // Nothing is asked of the database any more.
             self.world.sessions.close().await;
-            let stale = self
-                .stale()
-                .await
-                .map_err(|e| ActError::NotApplied(self.world.clean(&e)))?;
+            let stale = match self.world.about.finalizes {
+                true => BTreeMap::new(),
+                false => self
+                    .stale()
+                    .await
+                    .map_err(|e| ActError::NotApplied(self.world.clean(&e)))?,
+            };
             // A commit that reports an error may be on the disk all the same.
             let now = cx.now();
-            match cx.writer().promote(cx.rotation(), &stale, now) {
+            let about = &self.world.about;
+            let committed = if about.finalizes {
+                let names: Vec<String> = about.secrets.iter().map(|s| s.name.clone()).collect();
+                cx.writer().retire_previous(&names, now)
+            } else {
+                cx.writer()
+                    .promote(cx.rotation(), &about.graced(), &stale, now)
+            };
+            match committed {
                 Ok(()) => Ok(Receipt::Null),
                 Err(JournalError::Fenced { newer, .. }) => Err(ActError::Fenced { newer }),
                 Err(error) => Err(ActError::Indeterminate(error.to_string())),
@@ -93,12 +120,15 @@ impl Step for Commit {
         _: &'a Receipt,
     ) -> BoxFuture<'a, Result<Evidence, ConfirmError>> {
         Box::pin(async {
-            match Self::pending(cx) {
+            match self.pending(cx) {
+                Ok(0) if self.world.about.finalizes => Ok(Evidence::new(
+                    "the grace windows are over, the previous versions retired",
+                )),
                 Ok(0) => Ok(Evidence::new(
                     "the new versions are current, the old ones retired",
                 )),
                 Ok(n) => Err(ConfirmError::Refuted(format!(
-                    "{n} versions are still pending"
+                    "{n} versions are not yet what they will be"
                 ))),
                 Err(why) => Err(ConfirmError::Unknown(why)),
             }

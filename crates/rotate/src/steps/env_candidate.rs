@@ -64,7 +64,7 @@ pub(crate) async fn stage(world: &World, cx: &StepCx) -> Result<Staged, String> 
             fact.path.display()
         ));
     }
-    for secret in &world.about.secrets {
+    for secret in world.about.secrets.iter().filter(|s| s.env_key().is_some()) {
         let right = &world.pairs[&secret.name].new;
         if new.get(&secret.key).is_none_or(|v| !v.same_as(right)) {
             return Err(format!(

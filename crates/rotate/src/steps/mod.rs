@@ -10,6 +10,7 @@ mod database_sessions;
 mod env_candidate;
 mod env_file;
 mod recreate;
+mod settings;
 mod summary;
 mod trail;
 mod verify;
@@ -19,7 +20,7 @@ use std::sync::Arc;
 use keyroll_saga::{Compensate, Plan, PlanStep, Shape, ShapeStep, Step};
 
 use crate::about::About;
-use crate::profile::{Profile, SecretKind};
+use crate::profile::{Profile, SecretKind, SecretSpec};
 use crate::world::World;
 
 /// The journal's keys. Renaming one is a change of the stored format.
@@ -33,6 +34,7 @@ pub(crate) mod names {
     pub(crate) const ADMIN_PASSWORD: &str = "admin-password";
     pub(crate) const APP_SESSIONS: &str = "app-sessions";
     pub(crate) const DATABASE_SESSIONS: &str = "database-sessions";
+    pub(crate) const SETTINGS: &str = "settings";
     pub(crate) const VERIFY: &str = "verify";
     pub(crate) const COMMIT: &str = "commit";
     pub(crate) const TRAIL: &str = "trail";
@@ -58,13 +60,26 @@ struct Scope {
     rotates: Vec<SecretKind>,
     /// The application keeps its sessions in a table that the profile names.
     sessions: bool,
+    /// Some of it stands in the env file.
+    env: bool,
+    /// Some of it stands in the application's settings.
+    settings: bool,
+    /// Grace windows are ended, and nothing is rotated.
+    finalizes: bool,
 }
 
 impl Scope {
     fn of(about: &About) -> Self {
         Self {
-            rotates: about.secrets.iter().map(|s| s.kind).collect(),
+            rotates: if about.finalizes {
+                vec![]
+            } else {
+                about.secrets.iter().map(|s| s.kind).collect()
+            },
             sessions: about.profile.sessions.is_some(),
+            env: about.secrets.iter().any(|s| s.env_key().is_some()) && !about.finalizes,
+            settings: about.secrets.iter().any(|s| s.setting.is_some()),
+            finalizes: about.finalizes,
         }
     }
 
@@ -83,13 +98,14 @@ const ROWS: &[Row] = &[
         name: names::BACKUP,
         needs: &[],
         undo_after: &[],
-        planned: |_| true,
+        // What a finalize changes is sealed with it.
+        planned: |s| !s.finalizes,
     },
     Row {
         name: names::ENV_CANDIDATE,
         needs: &[],
         undo_after: &[],
-        planned: |_| true,
+        planned: |s| s.env,
     },
     Row {
         name: names::BASELINE,
@@ -103,6 +119,7 @@ const ROWS: &[Row] = &[
             names::ADMIN_PASSWORD,
             names::APP_SESSIONS,
             names::DATABASE_SESSIONS,
+            names::SETTINGS,
             names::VERIFY,
         ],
         planned: |_| true,
@@ -111,7 +128,7 @@ const ROWS: &[Row] = &[
         name: names::ENV_FILE,
         needs: &[names::BASELINE],
         undo_after: &[],
-        planned: |_| true,
+        planned: |s| s.env,
     },
     Row {
         name: names::DATABASE_PASSWORD,
@@ -123,7 +140,7 @@ const ROWS: &[Row] = &[
         name: names::RECREATE,
         needs: &[names::ENV_FILE, names::DATABASE_PASSWORD],
         undo_after: &[names::ENV_FILE, names::DATABASE_PASSWORD],
-        planned: |_| true,
+        planned: |s| s.env,
     },
     Row {
         name: names::ADMIN_PASSWORD,
@@ -145,12 +162,27 @@ const ROWS: &[Row] = &[
         planned: |s| s.rotates(SecretKind::PostgresPassword),
     },
     Row {
-        name: names::VERIFY,
+        name: names::SETTINGS,
+        // Last of the changes: whatever else fails, no provider's events have met it.
         needs: &[
+            names::BASELINE,
             names::RECREATE,
             names::ADMIN_PASSWORD,
             names::APP_SESSIONS,
             names::DATABASE_SESSIONS,
+        ],
+        undo_after: &[],
+        planned: |s| s.settings,
+    },
+    Row {
+        name: names::VERIFY,
+        needs: &[
+            names::BASELINE,
+            names::RECREATE,
+            names::ADMIN_PASSWORD,
+            names::APP_SESSIONS,
+            names::DATABASE_SESSIONS,
+            names::SETTINGS,
         ],
         undo_after: &[],
         planned: |_| true,
@@ -166,14 +198,15 @@ pub(crate) fn plan(world: &Arc<World>) -> Plan {
         step: make(step.name.as_str(), world),
     });
     let before = before.collect();
-    let after: Vec<Box<dyn Step>> = vec![
-        Box::new(trail::Trail {
-            world: world.clone(),
-        }),
-        Box::new(summary::Summary {
-            world: world.clone(),
-        }),
-    ];
+    let after = after(&Scope::of(&world.about)).iter();
+    let after = after.map(|name| -> Box<dyn Step> {
+        let world = world.clone();
+        match *name {
+            names::TRAIL => Box::new(trail::Trail { world }),
+            _ => Box::new(summary::Summary { world }),
+        }
+    });
+    let after = after.collect();
     Plan {
         before,
         pivot: Box::new(commit::Commit {
@@ -192,10 +225,13 @@ impl Profile {
     /// The shape of the plan that a rotation of these secrets has, by names as [`Profile::select`] gives them. Without values,
     /// systems or a stack: for telling it, and for trying the engine on it.
     pub fn plan_shape(&self, names: &[String]) -> Shape {
-        let kind = |name: &String| self.secrets.get(name).map(|secret| secret.kind);
+        let secrets: Vec<&SecretSpec> = names.iter().filter_map(|n| self.secrets.get(n)).collect();
         shape_of(&Scope {
-            rotates: names.iter().filter_map(kind).collect(),
+            rotates: secrets.iter().map(|s| s.kind).collect(),
             sessions: self.sessions.is_some(),
+            env: secrets.iter().any(|s| s.env_key().is_some()),
+            settings: secrets.iter().any(|s| s.setting.is_some()),
+            finalizes: false,
         })
     }
 }
@@ -218,7 +254,16 @@ fn shape_of(scope: &Scope) -> Shape {
             })
             .collect(),
         pivot: names::COMMIT.into(),
-        after: vec![names::TRAIL.into(), names::SUMMARY.into()],
+        after: after(scope).iter().map(|n| (*n).into()).collect(),
+    }
+}
+
+/// The steps after the point of no return. What ends a grace window has nothing to hand over.
+fn after(scope: &Scope) -> &'static [&'static str] {
+    if scope.finalizes {
+        &[names::TRAIL]
+    } else {
+        &[names::TRAIL, names::SUMMARY]
     }
 }
 
@@ -242,7 +287,8 @@ pub(crate) fn order(about: &About) -> Vec<Vec<String>> {
         order.push(now.iter().map(|r| r.name.to_owned()).collect());
         open = later;
     }
-    order.extend([names::COMMIT, names::TRAIL, names::SUMMARY].map(|n| vec![n.to_owned()]));
+    let last = [names::COMMIT].iter().chain(after(&Scope::of(about)));
+    order.extend(last.map(|n| vec![(*n).to_owned()]));
     order
 }
 
@@ -258,6 +304,7 @@ fn make(name: &str, world: &Arc<World>) -> Box<dyn Compensate> {
         names::ADMIN_PASSWORD => Box::new(admin_password::AdminPassword { world }),
         names::APP_SESSIONS => Box::new(app_sessions::AppSessions { world }),
         names::DATABASE_SESSIONS => Box::new(database_sessions::DatabaseSessions { world }),
+        names::SETTINGS => Box::new(settings::Settings { world }),
         _ => Box::new(verify::Verify { world }),
     }
 }

@@ -154,7 +154,7 @@ impl Sim {
             "commit" => {
                 self.world.breath().await;
                 let stale = std::collections::BTreeMap::new();
-                return match cx.writer().promote(cx.rotation(), &stale, cx.now()) {
+                return match cx.writer().promote(cx.rotation(), &[], &stale, cx.now()) {
                     Ok(()) => Ok(Receipt::Null),
                     Err(keyroll_journal::JournalError::Fenced { newer, .. }) => {
                         Err(ActError::Fenced { newer })

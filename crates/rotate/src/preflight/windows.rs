@@ -1,0 +1,205 @@
+//! What is looked at before grace windows are ended: which are open, and what the rows of the previous values held before.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use keyroll_journal::{Journal, RotationId, VersionState};
+use keyroll_providers::postgres::{Cell, Session};
+use keyroll_secret::{FingerprintKey, Identity};
+
+use super::{Findings, Ready, bystander, known};
+use crate::about::{About, Held, Operator, PreviousFact, SecretFact, SettingFact};
+use crate::error::{Code, Refusal, RotateError};
+use crate::profile::Profile;
+use crate::report::{PlanReport, Progress};
+use crate::settings::{self, Previous};
+use crate::steps;
+use crate::world::{Pair, Values, World, redactor};
+
+/// Grace windows that are to be ended.
+#[derive(Debug)]
+pub(crate) struct Windows<'a> {
+    pub(crate) profile: &'a Profile,
+    pub(crate) operator: &'a Operator,
+    /// Secrets that can have one.
+    pub(crate) names: &'a [String],
+}
+
+impl Windows<'_> {
+    /// Which of them are open, and all that ending those needs.
+    pub(crate) async fn look(
+        &self,
+        journal: &Journal,
+        identity: &Identity,
+        progress: &dyn Progress,
+    ) -> Result<Ready, RotateError> {
+        let mut world = bystander(self.profile, self.operator, identity.clone(), progress).await?;
+        progress.looking("the application's settings");
+        let trouble = |what: String| {
+            RotateError::from(Refusal::new(
+                Code::Database,
+                what,
+                "mend it, or correct [database] in the profile",
+            ))
+        };
+        let id = RotationId::new(Timestamp::now());
+        world.rotation = id.clone();
+        world.about.finalizes = true;
+        let session = world.database_session(&id).await;
+        let session = session.map_err(|e| trouble(world.clean(&e)))?;
+        let mut found = Findings::default();
+        let key = identity.fingerprint_key();
+        let (facts, pairs, previous) = self.open(&session, journal, &key, &mut found).await?;
+        world.sessions.put(session);
+        found.stop()?;
+        if facts.is_empty() {
+            let what = "no grace window is open";
+            return Err(Refusal::new(
+                Code::Grace,
+                what,
+                "there is nothing to end; see `keyroll status`",
+            )
+            .into());
+        }
+        world.about.secrets = facts;
+        world.pairs = pairs;
+        world.previous = previous;
+        let values = Values {
+            pairs: std::mem::take(&mut world.pairs),
+            others: std::mem::take(&mut world.others),
+            previous: std::mem::take(&mut world.previous),
+        };
+        world.redactor = redactor(&values);
+        ready(world, id, values, journal)
+    }
+
+    async fn open(
+        &self,
+        session: &Session,
+        journal: &Journal,
+        key: &FingerprintKey,
+        found: &mut Findings,
+    ) -> Result<(Vec<SecretFact>, BTreeMap<String, Pair>, Previous), RotateError> {
+        let (mut facts, mut pairs, mut all) = (vec![], BTreeMap::new(), Previous::new());
+        let Some(table) = self.profile.settings.as_ref().map(settings::table) else {
+            return Ok((facts, pairs, all));
+        };
+        for name in self.names {
+            let spec = &self.profile.secrets[name];
+            let (Some(setting), Some(previous)) = (&spec.setting, &spec.previous) else {
+                continue;
+            };
+            let read = session.read_settings(&table, &[setting, previous]).await;
+            let read = read.map_err(|e| {
+                let next = "mend it, or correct [settings] in the profile";
+                RotateError::from(Refusal::new(Code::Settings, e.to_string(), next))
+            })?;
+            let [now, before] = read.as_slice() else {
+                continue;
+            };
+            let Cell::Value(old) = before else { continue };
+            if old.is_empty() {
+                continue;
+            }
+            let Cell::Value(new) = now else {
+                found.refuse(
+                    Code::Settings,
+                    format!("{name}: setting {setting} has no value, and its previous one is all that is accepted"),
+                    "enter the value in force in the application first",
+                );
+                continue;
+            };
+            let after = was_before(journal, name)?;
+            facts.push(SecretFact {
+                name: name.clone(),
+                kind: spec.kind,
+                key: spec.key.clone(),
+                setting: Some(SettingFact {
+                    key: setting.clone(),
+                    previous: Some(PreviousFact {
+                        key: previous.clone(),
+                        before: Held::Sealed,
+                        after: settings::held(&after),
+                        grace_hours: None,
+                    }),
+                }),
+                old: key.fingerprint(old).to_string(),
+                new: key.fingerprint(new).to_string(),
+                uses: vec![],
+            });
+            let pair = Pair {
+                old: old.clone(),
+                new: new.clone(),
+                written: None,
+            };
+            pairs.insert(name.clone(), pair);
+            all.insert(name.clone(), (before.clone(), after));
+        }
+        Ok((facts, pairs, all))
+    }
+}
+
+/// How the row of the previous value had no value before its window, as the rotation that opened it found it.
+fn was_before(journal: &Journal, name: &str) -> Result<Cell, RotateError> {
+    let current = journal.versions_of(name)?;
+    let current = current.iter().find(|v| v.state == VersionState::Current);
+    let Some(current) = current else {
+        return Ok(Cell::Missing);
+    };
+    let about = About::of(&journal.rotation(&current.rotation)?)?;
+    let fact = about.secrets.into_iter().find(|s| s.name == name);
+    let previous = fact.and_then(|s| s.setting).and_then(|s| s.previous);
+    Ok(match previous.map(|p| p.before) {
+        Some(Held::Null) => Cell::Null,
+        _ => Cell::Missing,
+    })
+}
+
+fn ready(
+    world: World,
+    id: RotationId,
+    values: Values,
+    journal: &Journal,
+) -> Result<Ready, RotateError> {
+    let names: Vec<&str> = world
+        .about
+        .secrets
+        .iter()
+        .map(|s| s.name.as_str())
+        .collect();
+    let report = PlanReport {
+        stack: world.about.profile.name.clone(),
+        project: world.about.project.name.clone(),
+        secrets: super::planned(&world.about),
+        services: vec![],
+        env_file: world.about.env_file.path.clone(),
+        derived_keys: vec![],
+        blast_radius: vec![format!(
+            "events that are signed with the previous value of {} are refused from now on",
+            names.join(", ")
+        )],
+        order: steps::order(&world.about),
+        backup_bytes: 0,
+        free_bytes: 0,
+        accepted: vec![],
+        validated: vec![],
+        notes: vec![],
+    };
+    let about = &world.about;
+    let known_current = known(journal, about, VersionState::Current, |fact| &fact.new)?;
+    let known_previous = known(journal, about, VersionState::Previous, |fact| &fact.old)?;
+    let keep = settings::to_seal(&values.previous);
+    Ok(Ready {
+        id,
+        values,
+        keep,
+        known_current,
+        known_previous,
+        engine: world.engine,
+        cli: world.cli,
+        panel: world.panel,
+        sessions: world.sessions,
+        about: world.about,
+        report,
+    })
+}

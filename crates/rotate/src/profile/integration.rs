@@ -1,0 +1,55 @@
+//! The shape of what a profile says about secrets that other companies make, and that the application keeps in its settings.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// The application's settings table: a row for each setting.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SettingsSpec {
+    /// The table.
+    pub table: String,
+    /// Its column with the setting's name.
+    pub key_column: String,
+    /// Its column with the value: of a string type, or `json` or `jsonb` holding a string.
+    pub value_column: String,
+    /// What the rows of this stack have in another column, where one table has those of several.
+    pub scope: Option<ScopeSpec>,
+}
+
+/// A column that must hold a text.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScopeSpec {
+    /// The column.
+    pub column: String,
+    /// The text.
+    pub value: String,
+}
+
+/// Where a provider is asked.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ApiSpec {
+    /// Scheme, host and port; the provider's own where it is not given.
+    pub base_url: Option<String>,
+    /// A PEM file with the authorities to trust instead of the system's.
+    pub ca_file: Option<PathBuf>,
+    /// SHA-256 fingerprints of certificates to trust instead of any authority.
+    #[serde(default)]
+    pub fingerprints: Vec<String>,
+    /// Whose secret it is, where the provider wants to know: a client's id, or the full id of a Proxmox token
+    /// (`user@realm!name`).
+    pub id: Option<String>,
+}
+
+/// An endpoint that takes signed events.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WebhookSpec {
+    /// Its path under `http.base_url`.
+    pub path: String,
+    /// The type of an event that no handler acts on. Without it no event is ever sent, and less is proven.
+    pub probe_event: Option<String>,
+}
