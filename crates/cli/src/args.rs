@@ -1,8 +1,10 @@
 //! Arguments that every command takes.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
+
+use keyroll_rotate::Profile;
 
 use crate::commands;
 
@@ -92,6 +94,45 @@ impl Global {
             .chain(named.into_iter().flatten())
             .collect()
     }
+
+    /// The options that lead to this stack again, with absolute paths: a unit or a script has no working directory of the operator's.
+    pub(crate) fn again(&self) -> Result<Vec<String>, String> {
+        let absolute = |path: &Path| {
+            let found =
+                std::path::absolute(path).map_err(|e| format!("{}: {e}", path.display()))?;
+            let text = found.to_str().map(str::to_owned);
+            text.ok_or_else(|| {
+                format!(
+                    "{}: not UTF-8, which no unit or script can hold",
+                    path.display()
+                )
+            })
+        };
+        let mut all = vec!["--profile".to_owned()];
+        all.push(if Profile::is_path(&self.profile) {
+            absolute(Path::new(&self.profile))?
+        } else {
+            self.profile.clone()
+        });
+        for text in &self.overrides {
+            all.extend(["--set".to_owned(), text.clone()]);
+        }
+        for (name, path) in [
+            ("--root", &self.root),
+            ("--state-dir", &self.state_dir),
+            ("--identity", &self.identity),
+            ("--backup-root", &self.backup_root),
+            ("--summary-dir", &self.summary_dir),
+        ] {
+            if let Some(path) = path {
+                all.extend([name.to_owned(), absolute(path)?]);
+            }
+        }
+        if let Some(url) = &self.base_url {
+            all.extend(["--base-url".to_owned(), url.clone()]);
+        }
+        Ok(all)
+    }
 }
 
 /// The commands, one file each.
@@ -105,6 +146,11 @@ pub(crate) enum Command {
     Recover(commands::recover::RecoverArgs),
     /// Writes a systemd unit that runs `keyroll recover` at boot
     InstallUnits(commands::install_units::InstallUnitsArgs),
+    /// Writes the runbook's scripts, which call keyroll
+    InstallScripts(commands::install_scripts::InstallScriptsArgs),
+    /// What the runbook's scripts call
+    #[command(hide = true)]
+    Script(commands::script::ScriptArgs),
     /// Declares an unfinished rotation to be over, where a resume cannot finish it
     Abandon(commands::abandon::AbandonArgs),
     /// Ends grace windows: the previous values of webhook secrets are no longer accepted

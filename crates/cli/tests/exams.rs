@@ -1,10 +1,12 @@
 //! The exams that every step of a rotation passes, on a real stack: its act fails in each way, is repeated, its undo fails and is
 //! repeated, and looking changes nothing.
 //!
-//! No step is named here: they are those of the built-in profile's `production`. A new one is examined as soon as it is planned.
+//! No step is named here: they are those of the built-in profile's `production`, and of a secret that is kept in a setting. A new one
+//! is examined as soon as it is planned.
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::os::unix::fs::MetadataExt as _;
@@ -14,12 +16,16 @@ use std::sync::{Arc, Mutex};
 use common::{Bench, SECRETS};
 use keyroll_rotate::exam::{Act, Examiner, Undo};
 use keyroll_rotate::{
-    Control, Ending, Keyroll, Operator, Outcome, Profile, Quiet, Reason, Request, StepName,
+    Control, Ending, Keyroll, Operator, Outcome, Profile, Quiet, Request, StepName,
 };
+use keyroll_secret::Format;
 use keyroll_testkit::{StackOptions, containers_wanted};
 
 /// Where an exam's rotation is turned back, so that everything before it is taken back.
 const LAST: &str = "verify";
+/// A secret that is kept in this setting.
+const HASH: &str = "FLUTTERWAVE_WEBHOOK_HASH";
+const SETTING: &str = "payments.flutterwave.webhookHash";
 
 /// One rotation's exam: what becomes of the first attempt at each step.
 struct Exam {
@@ -100,11 +106,9 @@ fn world(bench: &Bench) -> String {
     let rows = r#"SELECT md5(string_agg(r, '|' ORDER BY r)) FROM (
         SELECT 'role ' || coalesce(rolpassword, '') AS r FROM pg_authid
         UNION ALL SELECT 'user ' || u::text FROM "User" u
+        UNION ALL SELECT 'setting ' || s::text FROM "Setting" s
         UNION ALL SELECT 'session ' || s."id" || coalesce(s."revokedAt"::text, '') FROM "AuthSession" s) all_rows"#;
-    let name = bench.stack.container_name("postgres");
-    let login = ["-U", bench.stack.role(), "-d", bench.stack.database()];
-    let psql = ["exec", &name, "psql", "-At", "-c", rows];
-    let database = output(&[&psql[..], &login].concat());
+    let database = psql(bench, rows);
     let containers = ["api", "worker", "postgres"].map(|service| {
         let name = bench.stack.container_name(service);
         let shown = ["inspect", "--format", "{{.Id}} {{.State.StartedAt}}", &name];
@@ -120,6 +124,13 @@ fn world(bench: &Bench) -> String {
         meta.mode(),
         digest.finish()
     )
+}
+
+fn psql(bench: &Bench, sql: &str) -> String {
+    let name = bench.stack.container_name("postgres");
+    let login = ["-U", bench.stack.role(), "-d", bench.stack.database()];
+    let psql = ["exec", &name, "psql", "-At", "-c", sql];
+    output(&[&psql[..], &login].concat()).trim().to_owned()
 }
 
 /// What docker says; of a container that is just being made anew, that there is none.
@@ -162,24 +173,55 @@ async fn sits(exam: Exam) -> (Outcome, Vec<String>) {
         examiner: Some(exam.clone()),
         ..Control::default()
     };
+    let before = hashes(&exam.bench);
+    let hash = Format::default().generate().unwrap();
     let request = Request {
-        names: vec!["production".into()],
-        reason: Reason::Scheduled,
-        force_unhealthy: false,
-        build: false,
-        current_admin_password: None,
-        no_login: false,
+        names: rotated(),
+        values: BTreeMap::from([(HASH.to_owned(), hash.clone())]),
+        replace_grace: true,
+        ..Request::default()
     };
     let outcome = keyroll.rotate(&request, &Quiet, &|_| true, &control).await;
     let looks = exam.looks.lock().unwrap().clone();
-    (outcome.unwrap(), looks)
+    let outcome = outcome.unwrap();
+    let (now, was) = (hashes(&exam.bench), &before[0]);
+    match outcome.ending {
+        Ending::Completed => assert_eq!(now, [hash.expose(), was.as_str()]),
+        _ => assert_eq!(now, before),
+    }
+    (outcome, looks)
+}
+
+/// `production` is what others rotate too; the setting is this file's own.
+fn rotated() -> Vec<String> {
+    let all = SECRETS.iter().chain([&HASH]);
+    all.map(|&name| name.to_owned()).collect()
+}
+
+/// What the settings of the present and the previous hash hold.
+fn hashes(bench: &Bench) -> Vec<String> {
+    let both = ["", "_previous"].map(|end| {
+        let row = format!(r#"SELECT "value" FROM "Setting" WHERE "key" = '{SETTING}{end}'"#);
+        psql(bench, &row)
+    });
+    both.to_vec()
+}
+
+/// A stack whose panel has a hash in its settings, and another one before it.
+async fn start() -> Arc<Bench> {
+    let bench = Bench::start(StackOptions::new()).await;
+    let rows = ["", "_previous"].map(|end| format!("('{SETTING}{end}', 'a-first-hash{end}')"));
+    let sql = format!(
+        r#"INSERT INTO "Setting" ("key", "value") VALUES {}"#,
+        rows.join(", ")
+    );
+    bench.stack.sql(&sql).await.unwrap();
+    Arc::new(bench)
 }
 
 /// The steps before the point of no return, and all of them.
 fn steps(bench: &Bench) -> (Vec<String>, Vec<String>) {
-    let shape = keyroll(bench)
-        .profile()
-        .plan_shape(&SECRETS.map(str::to_owned));
+    let shape = keyroll(bench).profile().plan_shape(&rotated());
     let before = shape.before.iter().map(|s| s.name.to_string()).collect();
     (before, shape.names().map(ToString::to_string).collect())
 }
@@ -190,7 +232,7 @@ async fn every_act_whose_answer_is_lost_or_that_is_repeated_ends_on_the_new_set_
     if !containers_wanted() {
         return;
     }
-    let bench = Arc::new(Bench::start(StackOptions::new()).await);
+    let bench = start().await;
     let (_, all) = steps(&bench);
     for act in [Act::Unheard, Act::Unanswered, Act::Repeated] {
         let before = bench.before().await;
@@ -216,7 +258,7 @@ async fn every_undo_that_fails_at_first_or_is_repeated_or_whose_act_was_ends_on_
     if !containers_wanted() {
         return;
     }
-    let bench = Arc::new(Bench::start(StackOptions::new()).await);
+    let bench = start().await;
     for (act, undo) in [
         (Act::Works, Undo::NotDone),
         (Act::Works, Undo::Repeated),
@@ -239,7 +281,7 @@ async fn an_act_that_is_not_done_or_said_not_to_be_ends_on_the_old_set_before_an
     if !containers_wanted() {
         return;
     }
-    let bench = Arc::new(Bench::start(StackOptions::new()).await);
+    let bench = start().await;
     let (mut back, all) = steps(&bench);
     let pivot = all[back.len()].clone();
     for act in [Act::Denied, Act::NotDone] {

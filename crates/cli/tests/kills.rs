@@ -196,6 +196,121 @@ async fn killed_right_after_its_ending_a_rotation_that_had_been_stuck_is_closed_
     assert_eq!(told().await, ["Stuck", "Compensated"], "told once");
 }
 
+const HASH: &str = "payments.flutterwave.webhookHash";
+
+/// The rows of the present and the previous hash.
+async fn hashes(bench: &Bench) -> [Option<String>; 2] {
+    let mut found = [None, None];
+    for (at, end) in ["", "_previous"].iter().enumerate() {
+        let sql = format!(r#"SELECT "value" FROM "Setting" WHERE "key" = '{HASH}{end}'"#);
+        let rows = bench.stack.sql(&sql).await.unwrap();
+        found[at] = rows.into_iter().next().and_then(|r| r.into_iter().next());
+    }
+    found
+}
+
+/// Whether the journal knows of an open window.
+async fn window_is_known(bench: &Bench) -> bool {
+    let status = bench.run(&["status", "--json"]).await;
+    let status: Value = serde_json::from_str(&status.stdout).unwrap();
+    let mut all = status["secrets"].as_array().unwrap().iter();
+    let own = all.find(|s| s["name"] == "FLUTTERWAVE_WEBHOOK_HASH");
+    !own.unwrap()["window"].is_null()
+}
+
+/// Kills this command around its `number`th commit, from alternate sides, and resumes it. Whether it had an end of its own.
+async fn kill_at(bench: &Bench, command: &[&str], number: u64, begun: &mut bool) -> bool {
+    let moment = ["before", "after"][usize::from(number % 2 == 0)];
+    let killed = bench
+        .run_killed(command, &format!("{moment}:{number}"))
+        .await;
+    if killed.signal != KILLED {
+        assert_eq!(killed.code, Some(DONE), "{number}: {killed:?}");
+        return true;
+    }
+    *begun = bench.unfinished().await.is_some();
+    let resumed = bench.run(&["resume"]).await;
+    assert_eq!(resumed.code, Some(DONE), "{number}: {resumed:?}");
+    false
+}
+
+#[tokio::test]
+async fn killed_around_a_record_a_rotation_of_settings_and_the_end_of_its_window_resume_to_one_pair_of_rows()
+ {
+    if !containers_wanted() {
+        return;
+    }
+    let bench = Bench::start(StackOptions::new()).await;
+    let value = |n: u64| format!("a-hash-of-the-dashboard-{n}");
+    let first = value(0);
+    let insert = format!(r#"INSERT INTO "Setting" ("key", "value") VALUES ('{HASH}', '{first}')"#);
+    bench.stack.sql(&insert).await.unwrap();
+    let (mut old, mut number, mut ended) = ([Some(first), None], 1, false);
+    while !ended {
+        let given = format!("FLUTTERWAVE_WEBHOOK_HASH={}", value(number));
+        let command = [
+            "rotate",
+            "FLUTTERWAVE_WEBHOOK_HASH",
+            "--yes",
+            "--replace-grace",
+            "--value",
+            &given,
+        ];
+        let mut begun = true;
+        ended = kill_at(&bench, &command, number, &mut begun).await;
+        let new = [Some(value(number)), old[0].clone()];
+        let now = hashes(&bench).await;
+        assert!(
+            now == new || (!begun && now == old),
+            "{number}: {now:?}, not {old:?} or {new:?}"
+        );
+        assert_eq!(
+            window_is_known(&bench).await,
+            now[1].is_some(),
+            "{number}: {now:?}"
+        );
+        old = now;
+        number += 1;
+    }
+    println!("{number} commits of a rotation");
+    assert!(number > 12, "the hook is not there, or counts wrongly");
+
+    (number, ended) = (1, false);
+    while !ended {
+        let before = hashes(&bench).await;
+        let command = ["finalize", "FLUTTERWAVE_WEBHOOK_HASH", "--yes"];
+        let mut begun = true;
+        ended = kill_at(&bench, &command, number, &mut begun).await;
+        let now = hashes(&bench).await;
+        let closed = [before[0].clone(), None];
+        assert!(
+            now == closed || (!begun && now == before),
+            "{number}: {now:?}"
+        );
+        assert_eq!(
+            window_is_known(&bench).await,
+            now[1].is_some(),
+            "{number}: {now:?}"
+        );
+        if now == closed && !ended {
+            // The next window.
+            let given = format!("FLUTTERWAVE_WEBHOOK_HASH={}", value(1000 + number));
+            let command = [
+                "rotate",
+                "FLUTTERWAVE_WEBHOOK_HASH",
+                "--yes",
+                "--value",
+                &given,
+            ];
+            let rotated = bench.run(&command).await;
+            assert_eq!(rotated.code, Some(DONE), "{number}: {rotated:?}");
+        }
+        number += 1;
+    }
+    println!("{number} commits of a finalize");
+    assert!(number > 8, "the hook is not there, or counts wrongly");
+}
+
 /// A restore is killed around each commit of its own, then the same command runs again.
 async fn kill_a_restore(part: &str, damage: impl AsyncFn(&Bench)) {
     let bench = Bench::start(StackOptions::new()).await;

@@ -62,7 +62,7 @@ fn install(
     global: &Global,
 ) -> Result<(PathBuf, bool), String> {
     let program = std::env::current_exe().map_err(|e| format!("this program's own path: {e}"))?;
-    let text = unit(&program, profile, &arguments(global)?)?;
+    let text = unit(&program, profile, &global.again()?)?;
     let name = format!("keyroll-recover-{}.service", profile.name);
     let failed =
         |path: &Path, e: &io::Error| format!("{}: {e}; no unit was written", path.display());
@@ -97,39 +97,6 @@ fn check(unit: &Path) -> Result<bool, String> {
             String::from_utf8_lossy(&done.stderr).trim()
         )),
     }
-}
-
-/// The options that lead to this stack again, with absolute paths: a unit has no working directory of the operator's.
-fn arguments(global: &Global) -> Result<Vec<String>, String> {
-    let absolute = |path: &Path| {
-        let found = std::path::absolute(path).map_err(|e| format!("{}: {e}", path.display()))?;
-        let text = found.to_str().map(str::to_owned);
-        text.ok_or_else(|| format!("{}: not UTF-8, which no unit can hold", path.display()))
-    };
-    let mut all = vec!["--profile".to_owned()];
-    all.push(if Profile::is_path(&global.profile) {
-        absolute(Path::new(&global.profile))?
-    } else {
-        global.profile.clone()
-    });
-    for text in &global.overrides {
-        all.extend(["--set".to_owned(), text.clone()]);
-    }
-    for (name, path) in [
-        ("--root", &global.root),
-        ("--state-dir", &global.state_dir),
-        ("--identity", &global.identity),
-        ("--backup-root", &global.backup_root),
-        ("--summary-dir", &global.summary_dir),
-    ] {
-        if let Some(path) = path {
-            all.extend([name.to_owned(), absolute(path)?]);
-        }
-    }
-    if let Some(url) = &global.base_url {
-        all.extend(["--base-url".to_owned(), url.clone()]);
-    }
-    Ok(all)
 }
 
 /// The unit's text.

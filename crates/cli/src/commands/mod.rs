@@ -3,6 +3,7 @@
 pub(crate) mod abandon;
 pub(crate) mod audit;
 pub(crate) mod finalize;
+pub(crate) mod install_scripts;
 pub(crate) mod install_units;
 pub(crate) mod plan;
 pub(crate) mod recover;
@@ -11,6 +12,7 @@ pub(crate) mod resume;
 pub(crate) mod reveal;
 pub(crate) mod rollback;
 pub(crate) mod rotate;
+pub(crate) mod script;
 pub(crate) mod show;
 pub(crate) mod status;
 pub(crate) mod verify;
@@ -28,6 +30,8 @@ pub(crate) async fn run(cli: &Cli) -> u8 {
         Command::Resume(args) => resume::run(args, &cli.global).await,
         Command::Recover(args) => recover::run(args, &cli.global).await,
         Command::InstallUnits(args) => install_units::run(args, &cli.global),
+        Command::InstallScripts(args) => install_scripts::run(args, &cli.global),
+        Command::Script(args) => script::run(args, &cli.global).await,
         Command::Abandon(args) => abandon::run(args, &cli.global).await,
         Command::Finalize(args) => finalize::run(args, &cli.global).await,
         Command::Rollback(args) => rollback::run(args, &cli.global).await,

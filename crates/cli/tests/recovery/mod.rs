@@ -122,9 +122,12 @@ impl Bench {
     /// Rotates, and gets stuck: no login works from the recreation on, until it has ended.
     pub(crate) async fn gets_stuck(&self) {
         let fault = self.stack.fault("login-500");
+        let seed = self.stack.fault("seed-waits");
+        seed.set();
         let running = self.spawn(&ROTATE);
         running.says("recreate: done").await.unwrap();
         fault.set();
+        seed.clear();
         let stuck = running.wait(Duration::from_secs(180)).await.unwrap();
         assert_eq!(stuck.code, Some(STUCK), "{stuck:?}");
         fault.clear();

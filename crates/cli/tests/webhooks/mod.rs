@@ -11,7 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use keyroll_providers::payment::Scheme;
 use keyroll_sandbox_providers::Providers;
 use keyroll_secret::Secret;
-use keyroll_testkit::Run;
+use keyroll_testkit::{Panel, Run, TestkitError};
 
 use crate::common::{Bench, Moment};
 
@@ -154,12 +154,30 @@ impl<'a> Shop<'a> {
 
     /// Sends an event of this id.
     pub(crate) async fn send(&self, to: Endpoint, secret: &str, id: &str) -> u16 {
+        self.sender().send(to, secret, id).await.unwrap()
+    }
+
+    pub(crate) fn sender(&self) -> Sender {
+        Sender(self.bench.panel.clone())
+    }
+}
+
+/// Somebody who sends events, genuine or not.
+pub(crate) struct Sender(Panel);
+
+impl Sender {
+    /// Sends an event of this id, signed now; the status of the answer.
+    pub(crate) async fn send(
+        &self,
+        to: Endpoint,
+        secret: &str,
+        id: &str,
+    ) -> Result<u16, TestkitError> {
         let body = format!(r#"{{"event":"charge.success","id":"{id}"}}"#);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
         let secret = Secret::new(secret);
         let signed = to.scheme().sign(&secret, body.as_bytes(), now.as_secs());
         let header = (signed.header, &signed.value);
-        let sent = self.bench.panel.event(to.path(), header, &body).await;
-        sent.unwrap()
+        self.0.event(to.path(), header, &body).await
     }
 }

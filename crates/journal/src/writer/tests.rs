@@ -196,6 +196,47 @@ fn purging_forgets_old_values_and_never_a_current_one() {
 }
 
 #[test]
+fn what_is_graced_stays_previous_until_its_window_is_ended_or_the_next_one_opens() {
+    let directory = TempDir::new().unwrap();
+    let (writer, _lock) = take_over(directory.path());
+    let graced = ["A".to_owned()];
+    let states = || -> Vec<VersionState> {
+        let all = writer.versions_of("A").unwrap();
+        all.iter().map(|v| v.state).collect()
+    };
+    use VersionState::{Current, Pending, Previous, Retired};
+    let ends = Event::Ended {
+        ending: Ending::Completed,
+        reason: None,
+    };
+    for (id, expected) in [
+        ("r1", vec![Current]),
+        ("r2", vec![Previous, Current]),
+        ("r3", vec![Retired, Previous, Current]),
+    ] {
+        let own = rotation(directory.path(), id, Pending);
+        writer.begin(&own, NOW).unwrap();
+        // Twice, as after a crash: the second one finds nothing to do.
+        for _ in 0..2 {
+            writer
+                .promote(&own.id, &graced, &BTreeMap::new(), NOW)
+                .unwrap();
+            assert_eq!(states(), expected, "{id}");
+        }
+        writer.append(&own.id, &ends, NOW).unwrap();
+    }
+    let later = NOW + jiff::SignedDuration::from_hours(10_000);
+    writer.purge(later).unwrap();
+    let sealed = |n: usize| writer.versions_of("A").unwrap()[n].sealed.is_some();
+    assert!(
+        !sealed(0) && sealed(1),
+        "a window has no time at which its value is forgotten"
+    );
+    writer.retire_previous(&graced, NOW).unwrap();
+    assert_eq!(states(), [Retired, Retired, Current]);
+}
+
+#[test]
 fn what_is_kept_first_stays() {
     let directory = TempDir::new().unwrap();
     let (writer, _lock) = take_over(directory.path());

@@ -58,6 +58,8 @@ pub struct PathSpec {
     pub backups: PathBuf,
     /// Directory of the summaries.
     pub summaries: PathBuf,
+    /// Directory of the runbook's scripts, where the stack has some.
+    pub scripts: Option<PathBuf>,
 }
 
 /// A compose project.
@@ -443,6 +445,7 @@ impl Profile {
         let absolute = |path: &mut PathBuf| *path = root.join(&*path);
         self.compose.files.iter_mut().for_each(absolute);
         self.compose.env_files.iter_mut().for_each(absolute);
+        self.paths.scripts.iter_mut().for_each(absolute);
         for path in [
             &mut self.paths.state,
             &mut self.paths.identity,
