@@ -1,4 +1,8 @@
 //! What to search for, and eyes on every process.
+#![allow(
+    dead_code,
+    reason = "every test binary compiles this module and uses its own part"
+)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, Metadata};
@@ -128,6 +132,11 @@ impl Watcher {
 }
 
 impl Seen {
+    /// Every argument list, its words ended by zero bytes.
+    pub(crate) fn arguments(&self) -> impl Iterator<Item = &Vec<u8>> {
+        self.arguments.iter()
+    }
+
     fn look(&mut self, env_file: &Path, temporary: &Path) {
         self.looks += 1;
         if let Ok(text) = fs::read_to_string(env_file) {

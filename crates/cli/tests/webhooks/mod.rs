@@ -60,6 +60,7 @@ impl<'a> Shop<'a> {
         for secret in ["PAYSTACK_SECRET", "FLUTTERWAVE_SECRET", "STRIPE_SECRET"] {
             set(format!("secrets.{secret}.api.base_url={url}"));
         }
+        set(format!("secrets.PROXMOX_TOKEN_SECRET.api.base_url={url}"));
         for secret in [
             "PAYSTACK_SECRET",
             "FLUTTERWAVE_WEBHOOK_HASH",
