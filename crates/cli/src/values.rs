@@ -12,6 +12,7 @@ use crate::exit;
 use crate::output::complain;
 
 /// Where new values come from, and what is asked of them.
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
 #[derive(Debug, Args, Default)]
 #[command(next_help_heading = "New values from providers")]
 pub(crate) struct ValueArgs {

@@ -58,6 +58,7 @@ impl Reason {
 }
 
 /// Everything about a rotation but its values.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact by itself")]
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct About {
     /// The profile as it was loaded.

@@ -50,12 +50,12 @@ impl Keyroll {
             names,
             ..Request::default()
         };
-        let look = preflight::Windows {
+        let windows = preflight::Windows {
             profile: &self.profile,
             operator: &self.operator,
             names: &request.names,
         };
-        let ready = look.look(&journal, &identity, progress).await;
+        let ready = windows.look(&journal, &identity, progress).await;
         let (journal, ready) = self.recorded(journal, &lock, &request, ready)?;
         self.carry_out(journal, &lock, identity, ready, progress, approve, control)
             .await

@@ -22,6 +22,10 @@ use crate::world::{Set, VALUE, Values, World};
 use crate::{ending, finalize, outcome, recovery, restore, steps, trail, world};
 
 /// What to rotate, and how.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a wish by itself, and most are safeguards that are switched off one by one"
+)]
 #[derive(Debug, Clone, Default)]
 pub struct Request {
     /// Names of secrets and groups.

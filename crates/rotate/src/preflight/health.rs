@@ -32,10 +32,6 @@ pub(super) struct Room {
     pub(super) free: u64,
 }
 
-#[expect(
-    clippy::too_many_arguments,
-    reason = "all that the looks before have found"
-)]
 pub(super) async fn look(
     about: &About,
     seen: &Seen,

@@ -89,12 +89,11 @@ impl Step for Commit {
         Box::pin(async {
             // Nothing is asked of the database any more.
             self.world.sessions.close().await;
-            let stale = match self.world.about.finalizes {
-                true => BTreeMap::new(),
-                false => self
-                    .stale()
-                    .await
-                    .map_err(|e| ActError::NotApplied(self.world.clean(&e)))?,
+            let stale = if self.world.about.finalizes {
+                BTreeMap::new()
+            } else {
+                let stale = self.stale().await;
+                stale.map_err(|e| ActError::NotApplied(self.world.clean(&e)))?
             };
             // A commit that reports an error may be on the disk all the same.
             let now = cx.now();

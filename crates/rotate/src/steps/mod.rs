@@ -56,6 +56,10 @@ struct Row {
 }
 
 /// What decides which steps a rotation has.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a question that a row asks"
+)]
 struct Scope {
     rotates: Vec<SecretKind>,
     /// The application keeps its sessions in a table that the profile names.
