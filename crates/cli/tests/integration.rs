@@ -16,7 +16,7 @@ async fn a_payment_key_is_validated_applied_in_grace_finalized_and_told() {
     let bench = Bench::start(StackOptions::new()).await;
     let containers = bench.stack.containers().await.unwrap();
     let shop = Shop::open(&bench).await;
-    let [first, second, third] = [1, 2, 3].map(|n| shop.key(n));
+    let [first, second, third] = [1, 2, 3].map(Shop::key);
     shop.has("payments.paystack.secretKey", &first).await;
 
     let run = shop.rotate(&[("PAYSTACK_SECRET", &second)], &[]).await;
@@ -74,7 +74,7 @@ async fn a_key_that_its_maker_refuses_or_says_nothing_about_changes_nothing() {
     }
     let bench = Bench::start(StackOptions::new()).await;
     let shop = Shop::open(&bench).await;
-    let [first, second] = [1, 2].map(|n| shop.key(n));
+    let [first, second] = [1, 2].map(Shop::key);
     let current = "payments.paystack.secretKey";
     shop.has(current, &first).await;
 
@@ -132,7 +132,7 @@ async fn several_secrets_are_one_rotation_and_go_back_together() {
     let bench = Bench::start(StackOptions::new()).await;
     let before = bench.before().await;
     let shop = Shop::open(&bench).await;
-    let [first, second, third] = [1, 2, 3].map(|n| shop.key(n));
+    let [first, second, third] = [1, 2, 3].map(Shop::key);
     let hash = "payments.flutterwave.webhookHash";
     let paystack = "payments.paystack.secretKey";
     shop.has(paystack, &first).await;
@@ -173,7 +173,7 @@ async fn several_secrets_are_one_rotation_and_go_back_together() {
     let rotation = told.expect("its name").to_owned();
 
     // Somebody types another one into the browser: it is never overwritten.
-    let stripe = shop.webhook_secret(2);
+    let stripe = Shop::webhook_secret(2);
     let values = [("STRIPE_WEBHOOK_SECRET", stripe.as_str())];
     let types = || {
         let sql = "UPDATE \"Setting\" SET \"value\" = 'typed' WHERE \"key\" = 'payments.stripe.webhookSecret'";

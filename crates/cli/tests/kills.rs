@@ -220,7 +220,7 @@ async fn window_is_known(bench: &Bench) -> bool {
 
 /// Kills this command around its `number`th commit, from alternate sides, and resumes it. Whether it had an end of its own.
 async fn kill_at(bench: &Bench, command: &[&str], number: u64, begun: &mut bool) -> bool {
-    let moment = ["before", "after"][usize::from(number % 2 == 0)];
+    let moment = ["before", "after"][usize::from(number.is_multiple_of(2))];
     let killed = bench
         .run_killed(command, &format!("{moment}:{number}"))
         .await;

@@ -84,7 +84,7 @@ async fn the_commands_of_the_runbook_rotate_and_finalize_and_show_their_values_t
             PROXMOX,
             "b6c1f0de-8a5b-4c2d-9e3f-0123456789ab",
         ),
-        ("PAYSTACK_SECRET", PAYSTACK, &shop.key(2)),
+        ("PAYSTACK_SECRET", PAYSTACK, &Shop::key(2)),
         (
             "FLUTTERWAVE_WEBHOOK_HASH",
             HASH,
@@ -95,7 +95,7 @@ async fn the_commands_of_the_runbook_rotate_and_finalize_and_show_their_values_t
     let [token, key, hash] = values.clone().map(|(_, _, value)| value);
     for (row, value) in [
         (PROXMOX, "11111111-8a5b-4c2d-9e3f-0123456789ab"),
-        (PAYSTACK, &shop.key(1)),
+        (PAYSTACK, &Shop::key(1)),
         (HASH, "the-first-hash-of-all"),
     ] {
         shop.has(row, value).await;
@@ -182,7 +182,7 @@ async fn a_script_that_does_not_understand_or_is_refused_changes_nothing_and_an_
     }
     let bench = Bench::start(StackOptions::new()).await;
     let shop = Shop::open(&bench).await;
-    let [old, new] = [1, 2].map(|n| shop.key(n));
+    let [old, new] = [1, 2].map(Shop::key);
     shop.has(PAYSTACK, &old).await;
     let directory = bench.stack.root().join("infra/deploy");
     fs::create_dir_all(&directory).unwrap();

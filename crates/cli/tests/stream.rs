@@ -139,7 +139,7 @@ async fn no_event_is_lost_or_taken_twice_and_none_forged_is_taken_over_a_rotatio
     }
     let bench = Bench::start(StackOptions::new()).await;
     let shop = Shop::open(&bench).await;
-    let [old, new, nobody] = [1, 2, 3].map(|n| shop.key(n));
+    let [old, new, nobody] = [1, 2, 3].map(Shop::key);
     shop.has("payments.paystack.secretKey", &old).await;
 
     let stream = Arc::new(Stream {

@@ -76,20 +76,20 @@ impl<'a> Shop<'a> {
             settings,
             sent: AtomicU64::new(0),
         };
-        let alive = (1..=3).map(|n| shop.key(n));
+        let alive = (1..=3).map(Self::key);
         shop.providers.known().alive.extend(alive);
-        let secret = shop.webhook_secret(1);
+        let secret = Self::webhook_secret(1);
         shop.has("payments.stripe.webhookSecret", &secret).await;
         shop
     }
 
     /// The `n`th key of Paystack's.
-    pub(crate) fn key(&self, n: u32) -> String {
+    pub(crate) fn key(n: u32) -> String {
         format!("sk_live_{}", n.to_string().repeat(40))
     }
 
     /// The `n`th signing secret of Stripe's.
-    pub(crate) fn webhook_secret(&self, n: u32) -> String {
+    pub(crate) fn webhook_secret(n: u32) -> String {
         format!("whsec_{}", n.to_string().repeat(32))
     }
 

@@ -197,6 +197,7 @@ fn purging_forgets_old_values_and_never_a_current_one() {
 
 #[test]
 fn what_is_graced_stays_previous_until_its_window_is_ended_or_the_next_one_opens() {
+    use VersionState::{Current, Pending, Previous, Retired};
     let directory = TempDir::new().unwrap();
     let (writer, _lock) = take_over(directory.path());
     let graced = ["A".to_owned()];
@@ -204,7 +205,6 @@ fn what_is_graced_stays_previous_until_its_window_is_ended_or_the_next_one_opens
         let all = writer.versions_of("A").unwrap();
         all.iter().map(|v| v.state).collect()
     };
-    use VersionState::{Current, Pending, Previous, Retired};
     let ends = Event::Ended {
         ending: Ending::Completed,
         reason: None,
