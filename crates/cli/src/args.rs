@@ -146,6 +146,8 @@ pub(crate) enum Command {
     Recover(commands::recover::RecoverArgs),
     /// Writes a systemd unit that runs `keyroll recover` at boot
     InstallUnits(commands::install_units::InstallUnitsArgs),
+    /// A systemd timer that rotates what is due
+    Schedule(commands::schedule::ScheduleArgs),
     /// Writes the runbook's scripts, which call keyroll
     InstallScripts(commands::install_scripts::InstallScriptsArgs),
     /// What the runbook's scripts call

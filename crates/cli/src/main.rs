@@ -9,6 +9,7 @@ mod fault;
 mod operator;
 mod output;
 mod stopping;
+mod units;
 mod values;
 
 use std::process::ExitCode;

@@ -175,12 +175,12 @@ async fn several_secrets_are_one_rotation_and_go_back_together() {
     // Somebody types another one into the browser: it is never overwritten.
     let stripe = Shop::webhook_secret(2);
     let values = [("STRIPE_WEBHOOK_SECRET", stripe.as_str())];
-    let types = || {
+    let enters = || {
         let sql = "UPDATE \"Setting\" SET \"value\" = 'typed' WHERE \"key\" = 'payments.stripe.webhookSecret'";
         drop(bench.hold(&format!("{sql}; COMMIT")));
     };
     let run = shop
-        .interfere(&values, vec![at("backup: started", types)])
+        .interfere(&values, vec![at("backup: started", enters)])
         .await;
     assert_eq!(run.code, ROLLED_BACK, "{run:?}");
     assert!(

@@ -161,6 +161,56 @@ pub struct SecretStatus {
     pub rotation: Option<RotationId>,
     /// The grace window of the value before it, if one is open.
     pub window: Option<Window>,
+    /// When it is due, if the profile gives it an interval.
+    pub cadence: Option<Cadence>,
+}
+
+/// When a secret is due.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Cadence {
+    /// Days from one rotation to the next.
+    pub interval_days: u32,
+    /// When the next one is due; unknown where keyroll has never rotated it.
+    pub due_at: Option<Timestamp>,
+    /// Whether it is.
+    pub state: DueState,
+    /// What a rotation needs from a person.
+    pub needs: Needs,
+}
+
+/// Whether a secret is due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DueState {
+    /// Not yet.
+    Fresh,
+    /// It is.
+    Due,
+    /// Since long.
+    Overdue,
+    /// keyroll has never rotated it, so its age is not known.
+    NeverRotated,
+}
+
+/// What a rotation needs from a person.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Needs {
+    /// keyroll makes the new value.
+    Nothing,
+    /// A new value, from the provider's dashboard.
+    Value,
+}
+
+/// What is due now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DueReport {
+    /// Secrets that can be rotated without a person.
+    pub rotate: Vec<String>,
+    /// Secrets that need a new value from a provider.
+    pub needs_value: Vec<String>,
+    /// The maintenance window, where now is not in it.
+    pub not_before: Option<String>,
 }
 
 /// An open grace window: the application accepts a previous value too.

@@ -10,20 +10,23 @@ use crate::about::About;
 use crate::error::{Code, Refusal, RotateError};
 use crate::history::History;
 use crate::operations::Keyroll;
+use crate::profile::Profile;
 use crate::report::{
     Happened, Next, SecretShown, SecretStatus, ShowReport, StatusReport, StepNow, UnfinishedReport,
     Window,
 };
-use crate::{in_force, recovery, restore, trail};
+use crate::{cadence, in_force, recovery, restore, trail};
 
 /// The phase of a rotation that ended on neither set.
 const STUCK: &str = "stuck";
 
-fn secret_status(
+pub(crate) fn secret_status(
     journal: Option<&Journal>,
+    profile: &Profile,
     name: &str,
-    grace_hours: u32,
+    now: Timestamp,
 ) -> Result<SecretStatus, RotateError> {
+    let spec = &profile.secrets[name];
     let versions = journal
         .map(|j| j.versions_of(name))
         .transpose()?
@@ -32,7 +35,6 @@ fn secret_status(
     let previous = versions.iter().find(|v| v.state == VersionState::Previous);
     // A value that keyroll only met has never been rotated by it: it was stored as current by the rotation that replaced it.
     let rotated = current.filter(|v| v.changed_at != v.made_at);
-    let now = Timestamp::now();
     // The value that was met first, and one more for each rotation that ended Completed.
     let mut completed = 0;
     for rotation in journal
@@ -44,15 +46,17 @@ fn secret_status(
         let rotated = !about.finalizes && about.secrets.iter().any(|s| s.name == name);
         completed += usize::from(rotated && rotation.ending == Some(Ending::Completed));
     }
+    let rotated_at = rotated.map(|v| v.changed_at);
     Ok(SecretStatus {
+        cadence: cadence::of(spec, &profile.schedule, rotated_at, now),
         name: name.to_owned(),
         version: completed + usize::from(current.is_some()),
         fingerprint: current.map(|v| v.fingerprint.clone()),
-        rotated_at: rotated.map(|v| v.changed_at),
+        rotated_at,
         age_days: rotated.map(|v| now.duration_since(v.changed_at).as_hours() / 24),
         rotation: rotated.map(|v| v.rotation.clone()),
         window: previous.map(|v| {
-            let until = v.changed_at + SignedDuration::from_hours(i64::from(grace_hours));
+            let until = v.changed_at + SignedDuration::from_hours(i64::from(spec.grace_hours));
             Window {
                 opened_at: v.changed_at,
                 until,
@@ -168,8 +172,8 @@ impl Keyroll {
             unfinished_restore: None,
             stale_by_choice: vec![],
         };
-        for (name, spec) in &profile.secrets {
-            let status = secret_status(journal.as_ref(), name, spec.grace_hours)?;
+        for name in profile.secrets.keys() {
+            let status = secret_status(journal.as_ref(), profile, name, Timestamp::now())?;
             report.secrets.push(status);
         }
         if let Some(journal) = &journal {

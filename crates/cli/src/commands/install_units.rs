@@ -1,10 +1,6 @@
 //! `keyroll install-units`: a systemd unit that finishes an interrupted rotation when the machine comes up.
 
-use std::fmt::Write as _;
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use clap::Args;
 use keyroll_rotate::Profile;
@@ -12,6 +8,7 @@ use keyroll_rotate::Profile;
 use crate::args::Global;
 use crate::exit;
 use crate::output::{self, complain, say};
+use crate::units;
 
 /// Arguments of `keyroll install-units`.
 #[derive(Debug, Args)]
@@ -30,18 +27,22 @@ pub(crate) fn run(args: &InstallUnitsArgs, global: &Global) -> u8 {
             return exit::USAGE;
         }
     };
-    match install(&args.unit_dir, &profile, global) {
-        Ok((path, checked)) => {
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let name = format!("keyroll-recover-{}.service", profile.name);
+    let written = std::env::current_exe()
+        .map_err(|e| format!("this program's own path: {e}"))
+        .and_then(|program| unit(&program, &profile, &global.again()?))
+        .and_then(|text| units::write(&args.unit_dir, &[(name.clone(), text)]));
+    match written {
+        Ok((_, checked)) => {
+            let path = args.unit_dir.join(&name);
             if global.json {
                 output::json(&serde_json::json!({"unit": path, "checked": checked}));
             } else {
-                let how = if checked {
-                    "checked with systemd-analyze"
-                } else {
-                    "not checked: there is no systemd-analyze here"
-                };
-                say(&format!("{}: written, {how}", path.display()));
+                say(&format!(
+                    "{}: written, {}",
+                    path.display(),
+                    units::how(checked)
+                ));
                 say(&format!(
                     "next: systemctl daemon-reload && systemctl enable {name}"
                 ));
@@ -55,62 +56,11 @@ pub(crate) fn run(args: &InstallUnitsArgs, global: &Global) -> u8 {
     }
 }
 
-/// Writes the unit, checked before it has its name. Gives its path, and whether it could be checked.
-fn install(
-    directory: &Path,
-    profile: &Profile,
-    global: &Global,
-) -> Result<(PathBuf, bool), String> {
-    let program = std::env::current_exe().map_err(|e| format!("this program's own path: {e}"))?;
-    let text = unit(&program, profile, &global.again()?)?;
-    let name = format!("keyroll-recover-{}.service", profile.name);
-    let failed =
-        |path: &Path, e: &io::Error| format!("{}: {e}; no unit was written", path.display());
-    // systemd-analyze goes by the file's name.
-    let trial = directory.join(".keyroll-trial");
-    fs::create_dir_all(&trial).map_err(|e| failed(&trial, &e))?;
-    let beside = trial.join(&name);
-    let path = directory.join(&name);
-    let written = fs::write(&beside, text)
-        .map_err(|e| failed(&beside, &e))
-        .and_then(|()| check(&beside))
-        .and_then(|checked| {
-            fs::rename(&beside, &path).map_err(|e| failed(&path, &e))?;
-            Ok(checked)
-        });
-    let _ = fs::remove_dir_all(&trial);
-    Ok((path, written?))
-}
-
-/// systemd's own opinion; false where it cannot be asked.
-fn check(unit: &Path) -> Result<bool, String> {
-    let asked = Command::new("systemd-analyze")
-        .args(["verify", "--man=no", "--recursive-errors=no"])
-        .arg(unit)
-        .output();
-    match asked {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(e) => Err(format!("systemd-analyze: {e}; no unit was written")),
-        Ok(done) if done.status.success() => Ok(true),
-        Ok(done) => Err(format!(
-            "systemd-analyze does not accept the unit, and none was written: {}",
-            String::from_utf8_lossy(&done.stderr).trim()
-        )),
-    }
-}
-
 /// The unit's text.
 fn unit(program: &Path, profile: &Profile, arguments: &[String]) -> Result<String, String> {
-    let program = program
-        .to_str()
-        .ok_or("this program's own path is not UTF-8")?;
-    let mut command = quoted(program)?;
-    for argument in ["recover"]
-        .into_iter()
-        .chain(arguments.iter().map(String::as_str))
-    {
-        let _ = write!(command, " {}", quoted(argument)?);
-    }
+    let words = ["recover"].into_iter();
+    let words: Vec<&str> = words.chain(arguments.iter().map(String::as_str)).collect();
+    let command = units::command(program, &words)?;
     let state = profile.paths.state.join("state.db");
     let state = state
         .to_str()
@@ -135,34 +85,8 @@ KillMode=mixed
 WantedBy=multi-user.target
 ",
         profile.name.replace('%', "%%"),
-        path_value(state)?,
+        units::path_value(state)?,
     ))
-}
-
-/// A path as the value of a setting, where quotes would be part of it (systemd.unit(5)).
-fn path_value(text: &str) -> Result<String, String> {
-    if text.contains(['\n', '\r']) {
-        return Err(format!("{text:?} has a line break, which no unit can hold"));
-    }
-    Ok(text.replace('%', "%%"))
-}
-
-/// One word of a command line (systemd.service(5), "Command lines"): specifiers and variables are nobody's here.
-fn quoted(text: &str) -> Result<String, String> {
-    if text.contains(['\n', '\r']) {
-        return Err(format!("{text:?} has a line break, which no unit can hold"));
-    }
-    let escaped = text
-        .replace('\\', "\\\\")
-        .replace('"', "\\\"")
-        .replace('%', "%%")
-        .replace('$', "$$");
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@+".contains(c);
-    if !text.is_empty() && escaped.chars().all(plain) {
-        Ok(escaped)
-    } else {
-        Ok(format!("\"{escaped}\""))
-    }
 }
 
 #[cfg(test)]
@@ -185,11 +109,5 @@ mod tests {
             &arguments,
         );
         insta::assert_snapshot!(text.unwrap());
-    }
-
-    #[test]
-    fn what_a_unit_cannot_hold_is_refused() {
-        assert!(quoted("a\nExecStartPost=/bin/sh").is_err());
-        assert!(path_value("/var/lib\n/x").is_err());
     }
 }

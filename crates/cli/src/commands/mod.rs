@@ -12,6 +12,7 @@ pub(crate) mod resume;
 pub(crate) mod reveal;
 pub(crate) mod rollback;
 pub(crate) mod rotate;
+pub(crate) mod schedule;
 pub(crate) mod script;
 pub(crate) mod show;
 pub(crate) mod status;
@@ -30,6 +31,7 @@ pub(crate) async fn run(cli: &Cli) -> u8 {
         Command::Resume(args) => resume::run(args, &cli.global).await,
         Command::Recover(args) => recover::run(args, &cli.global).await,
         Command::InstallUnits(args) => install_units::run(args, &cli.global),
+        Command::Schedule(args) => schedule::run(args, &cli.global),
         Command::InstallScripts(args) => install_scripts::run(args, &cli.global),
         Command::Script(args) => script::run(args, &cli.global).await,
         Command::Abandon(args) => abandon::run(args, &cli.global).await,

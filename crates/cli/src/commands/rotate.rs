@@ -3,13 +3,14 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use keyroll_rotate::{Reason, Request, Secret, Stop};
+use jiff::Timestamp;
+use keyroll_rotate::{Keyroll, Reason, Request, Secret, Stop};
 
 use crate::args::Global;
 use crate::asking::{ROTATE_NOW, approval};
 use crate::commands::{fail, finish, mode, open};
 use crate::exit;
-use crate::output::{Speaker, complain};
+use crate::output::{self, Speaker, complain, say};
 use crate::stopping::control;
 use crate::values::ValueArgs;
 
@@ -17,8 +18,11 @@ use crate::values::ValueArgs;
 #[derive(Debug, Args)]
 pub(crate) struct RotateArgs {
     /// Secrets and groups of the profile, such as production or `JWT_SECRET`
-    #[arg(required = true, value_name = "NAME")]
+    #[arg(required_unless_present = "due", value_name = "NAME")]
     pub(crate) names: Vec<String>,
+    /// Instead: what is due by the profile's intervals and needs no person; in the maintenance window, if there is one
+    #[arg(long, conflicts_with = "names")]
+    pub(crate) due: bool,
     /// How, and why.
     #[command(flatten)]
     pub(crate) how: How,
@@ -104,10 +108,14 @@ impl How {
 pub(crate) async fn run(args: &RotateArgs, global: &Global) -> u8 {
     let control = control();
     let prepared = open(global).and_then(|keyroll| {
+        let names = if args.due {
+            due(&keyroll, global)?
+        } else {
+            args.names.clone()
+        };
         Ok((
             keyroll,
-            args.how
-                .request_with(&args.names, &args.values, &control.stop)?,
+            args.how.request_with(&names, &args.values, &control.stop)?,
             approval(args.how.yes, ROTATE_NOW, global, control.stop.clone())?,
         ))
     });
@@ -122,4 +130,36 @@ pub(crate) async fn run(args: &RotateArgs, global: &Global) -> u8 {
         Ok(outcome) => finish(&outcome, global),
         Err(error) => fail(&error, global),
     }
+}
+
+/// The secrets that are due now; the error is the exit code where there is nothing to do.
+fn due(keyroll: &Keyroll, global: &Global) -> Result<Vec<String>, u8> {
+    let due = keyroll
+        .due(Timestamp::now())
+        .map_err(|error| fail(&error, global))?;
+    let tell = |text: &str| {
+        if global.json {
+            output::json(&due);
+        } else {
+            say(text);
+        }
+    };
+    if !due.needs_value.is_empty() && !global.json {
+        say(&format!(
+            "due, and in need of a new value from a provider: {}",
+            due.needs_value.join(", ")
+        ));
+    }
+    if due.rotate.is_empty() {
+        tell("nothing is due that keyroll could rotate by itself");
+        return Err(exit::DONE);
+    }
+    if let Some(window) = &due.not_before {
+        let names = due.rotate.join(", ");
+        tell(&format!(
+            "due: {names}; not now, the maintenance window is {window}"
+        ));
+        return Err(exit::DONE);
+    }
+    Ok(due.rotate)
 }

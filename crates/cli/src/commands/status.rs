@@ -1,6 +1,7 @@
 //! `keyroll status`.
 
 use clap::Args;
+use keyroll_rotate::{Cadence, DueState, Needs, StatusReport};
 
 use crate::args::Global;
 use crate::commands::{fail, open, show};
@@ -9,10 +10,54 @@ use crate::output::{self, say, style};
 
 /// Arguments of `keyroll status`.
 #[derive(Debug, Args)]
-pub(crate) struct StatusArgs {}
+pub(crate) struct StatusArgs {
+    /// Exits with 1 if something is overdue, unfinished, or a grace window is open beyond its time; for monitoring
+    #[arg(long)]
+    pub(crate) check: bool,
+}
+
+/// What monitoring has to hear of, a line each.
+fn faults(report: &StatusReport) -> Vec<String> {
+    let mut faults = vec![];
+    for secret in &report.secrets {
+        let state = secret.cadence.as_ref().map(|c| c.state);
+        if state == Some(DueState::Overdue) {
+            faults.push(format!("{} is overdue", secret.name));
+        }
+        if secret.window.as_ref().is_some_and(|w| w.over) {
+            faults.push(format!(
+                "the grace window of {} is open beyond its time",
+                secret.name
+            ));
+        }
+    }
+    if let Some(unfinished) = &report.unfinished {
+        faults.push(format!("rotation {} is unfinished", unfinished.rotation));
+    }
+    if let Some(restore) = &report.unfinished_restore {
+        faults.push(format!("a restore from {} is unfinished", restore.rotation));
+    }
+    faults
+}
+
+/// When it is due and what it needs, for people.
+fn when(cadence: &Cadence) -> String {
+    let date = cadence.due_at.map(|at| at.strftime("%Y-%m-%d").to_string());
+    let date = date.unwrap_or_default();
+    let due = match cadence.state {
+        DueState::Fresh => format!("due {date}"),
+        DueState::Due => format!("due since {date}"),
+        DueState::Overdue => format!("overdue, due since {date}"),
+        DueState::NeverRotated => "due: keyroll has never rotated it".to_owned(),
+    };
+    match cadence.needs {
+        Needs::Nothing => due,
+        Needs::Value => format!("{due}; needs a new value from its provider"),
+    }
+}
 
 /// Runs it.
-pub(crate) async fn run(_: &StatusArgs, global: &Global) -> u8 {
+pub(crate) async fn run(args: &StatusArgs, global: &Global) -> u8 {
     let keyroll = match open(global) {
         Ok(keyroll) => keyroll,
         Err(code) => return code,
@@ -21,9 +66,15 @@ pub(crate) async fn run(_: &StatusArgs, global: &Global) -> u8 {
         Ok(report) => report,
         Err(error) => return fail(&error, global),
     };
+    let faults = faults(&report);
+    let code = if args.check && !faults.is_empty() {
+        exit::FAILED
+    } else {
+        exit::DONE
+    };
     if global.json {
         output::json(&report);
-        return exit::DONE;
+        return code;
     }
     let (bold, warn, off) = (style::BOLD, style::WARN, style::OFF);
     say(&format!(
@@ -47,6 +98,11 @@ pub(crate) async fn run(_: &StatusArgs, global: &Global) -> u8 {
             "  {:<24} {:>7}  {age:<12} {fingerprint:<20} {rotation}",
             secret.name, secret.version
         ));
+    }
+    for secret in &report.secrets {
+        if let Some(cadence) = &secret.cadence {
+            say(&format!("  {:<24} {}", secret.name, when(cadence)));
+        }
     }
     for secret in &report.secrets {
         let Some(window) = &secret.window else {
@@ -98,5 +154,10 @@ pub(crate) async fn run(_: &StatusArgs, global: &Global) -> u8 {
         }
         say(&restore.next);
     }
-    exit::DONE
+    if args.check {
+        for fault in &faults {
+            say(&format!("{warn}check{off}: {fault}"));
+        }
+    }
+    code
 }

@@ -44,6 +44,51 @@ pub struct ApiSpec {
     pub id: Option<String>,
 }
 
+/// When rotations are due, and when one may be made without anybody there.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ScheduleSpec {
+    /// Days after its due date at which a secret is overdue.
+    pub overdue_days: u32,
+    /// When an unattended rotation may begin; at any time where it is not given.
+    pub window: Option<WindowSpec>,
+}
+
+impl Default for ScheduleSpec {
+    fn default() -> Self {
+        Self {
+            overdue_days: 7,
+            window: None,
+        }
+    }
+}
+
+/// A maintenance window of each week, in the host's time zone.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WindowSpec {
+    /// Its days, `Mon` to `Sun`; every day where none is given.
+    #[serde(default)]
+    pub days: Vec<Day>,
+    /// When it begins, `HH:MM`.
+    pub from: jiff::civil::Time,
+    /// When it ends; on the next day where that is not later.
+    pub to: jiff::civil::Time,
+}
+
+/// A day of the week.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "they are the days")]
+pub enum Day {
+    Mon,
+    Tue,
+    Wed,
+    Thu,
+    Fri,
+    Sat,
+    Sun,
+}
+
 /// An endpoint that takes signed events.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -9,9 +9,12 @@ mod layers;
 mod spec;
 
 pub use integration::ApiSpec;
+pub use integration::Day;
+pub use integration::ScheduleSpec;
 pub use integration::ScopeSpec;
 pub use integration::SettingsSpec;
 pub use integration::WebhookSpec;
+pub use integration::WindowSpec;
 pub use layers::ProfileError;
 pub use spec::AdminSpec;
 pub use spec::BackupSpec;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use keyroll_secret::{Alphabet, Format};
 use serde::{Deserialize, Serialize};
 
-use super::integration::{ApiSpec, SettingsSpec, WebhookSpec};
+use super::integration::{ApiSpec, ScheduleSpec, SettingsSpec, WebhookSpec};
 
 /// One stack. Paths are absolute once loaded.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -41,6 +41,9 @@ pub struct Profile {
     /// The summary of a completed rotation.
     #[serde(default)]
     pub summary: SummarySpec,
+    /// When rotations are due.
+    #[serde(default)]
+    pub schedule: ScheduleSpec,
     /// How long things may take or are kept.
     #[serde(default)]
     pub limits: LimitSpec,
@@ -251,6 +254,8 @@ pub struct SecretSpec {
     /// Hours that a provider is given to cut over, at least.
     #[serde(default = "default_grace_hours")]
     pub grace_hours: u32,
+    /// Days after which it should be rotated again; never where it is not given.
+    pub interval_days: Option<u32>,
     /// Where the provider of the secret is asked about it, where that is not the provider's own address.
     pub api: Option<ApiSpec>,
     /// The application's endpoint for events that are signed with it.
