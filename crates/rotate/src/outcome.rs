@@ -68,6 +68,8 @@ pub(crate) fn of(
         ending,
         reason,
         incident: about.reason == Reason::Incident,
+        graced: about.graced(),
+        finalizes: about.finalizes,
         backup: trail::backup_of(&records).map(|b| b.directory.into()),
         summary,
         past_no_return: state.is_some(),

@@ -96,6 +96,10 @@ pub struct Outcome {
     pub reason: Option<String>,
     /// Whether it was done because of an incident.
     pub incident: bool,
+    /// Secrets whose old value the application still accepts, in a grace window that it has opened.
+    pub graced: Vec<String>,
+    /// Whether it ended grace windows, and rotated nothing.
+    pub finalizes: bool,
     /// The backup's directory, once it was made.
     pub backup: Option<PathBuf>,
     /// The summary, once it was written.

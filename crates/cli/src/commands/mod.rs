@@ -109,10 +109,21 @@ pub(crate) fn finish(outcome: &Outcome, global: &Global) -> u8 {
         style::OFF,
     );
     match outcome.ending {
-        Ending::Completed => say(&format!(
-            "{good}Completed{off} in {:.1} s: the new set is in force, the old one is dead",
-            outcome.seconds
-        )),
+        Ending::Completed => {
+            let what = match (outcome.finalizes, outcome.graced.join(", ")) {
+                (true, _) => "the grace windows are over, the previous values are dead".to_owned(),
+                (_, none) if none.is_empty() => {
+                    "the new set is in force, the old one is dead".to_owned()
+                }
+                (_, graced) => format!(
+                    "the new set is in force; the old value of {graced} is accepted too, until `keyroll finalize`"
+                ),
+            };
+            say(&format!(
+                "{good}Completed{off} in {:.1} s: {what}",
+                outcome.seconds
+            ));
+        }
         Ending::Compensated => {
             say(&format!(
                 "{warn}Compensated{off} after {:.1} s: the old set is in force again, and was verified",

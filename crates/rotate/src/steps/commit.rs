@@ -123,9 +123,14 @@ impl Step for Commit {
                 Ok(0) if self.world.about.finalizes => Ok(Evidence::new(
                     "the grace windows are over, the previous versions retired",
                 )),
-                Ok(0) => Ok(Evidence::new(
-                    "the new versions are current, the old ones retired",
-                )),
+                Ok(0) => {
+                    let graced = self.world.about.graced();
+                    let mut says = "the new versions are current, the old ones retired".to_owned();
+                    if !graced.is_empty() {
+                        says = format!("{says}, but those of {} previous", graced.join(", "));
+                    }
+                    Ok(Evidence::new(says))
+                }
                 Ok(n) => Err(ConfirmError::Refuted(format!(
                     "{n} versions are not yet what they will be"
                 ))),

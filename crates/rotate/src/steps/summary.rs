@@ -102,6 +102,12 @@ impl Summary {
                 password.expose()
             );
         }
+        for name in about.graced() {
+            let _ = writeln!(
+                text,
+                "\ngrace      the old value of {name} is accepted too; when its provider has cut over: keyroll finalize {name}"
+            );
+        }
         text.push_str("\nEvidence\n");
         for record in &records {
             if let Event::Confirmed { step, evidence } = &record.event {

@@ -1,4 +1,7 @@
-//! `cargo xtask demo`: a full rotation on a real stack, from a bare machine, seen with other eyes than keyroll's.
+//! `cargo xtask demo`: a full rotation on a real stack, from a bare machine, seen with other eyes than keyroll's; then the runbook's
+//! commands, on secrets that providers make.
+
+mod integration;
 
 use std::process::ExitStatus;
 use std::sync::Arc;
@@ -64,6 +67,7 @@ async fn show() -> Result<()> {
 
     heading("Seen from outside");
     let all_well = before.compare(&stack).await.map_err(|e| chain(&e))?;
+    let all_well = integration::show(&stack, &keyroll).await? && all_well;
     heading("The stack is taken down");
     drop(stack);
     println!("{:.0} s in all", began.elapsed().as_secs_f64());
