@@ -90,6 +90,17 @@ fn tools() -> Result<()> {
             why: "one test runs a container engine of its own, in a network of its own",
         });
     }
+    if shell::output(&mut shell::command(
+        "/usr/bin/python3",
+        &["-c", "import aiosmtpd"],
+    ))
+    .is_err()
+    {
+        missing.push(Wanted {
+            package: "python3-aiosmtpd",
+            why: "a test sends mail to a real server",
+        });
+    }
     if compose::version_1().is_none() {
         missing.push(Wanted {
             package: "docker-compose",

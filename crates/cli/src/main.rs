@@ -9,6 +9,7 @@ mod fault;
 mod operator;
 mod output;
 mod stopping;
+mod telling;
 mod units;
 mod values;
 

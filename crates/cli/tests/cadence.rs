@@ -34,7 +34,7 @@ async fn what_is_due_and_needs_nobody_is_rotated_in_one_rotation_and_then_nothin
 
     let run = bench.run(&due).await;
     assert_eq!(run.code, DONE, "{run:?}");
-    let needs = "due, and in need of a new value from a provider: FLUTTERWAVE_SECRET";
+    let needs = "FLUTTERWAVE_SECRET is due, and needs a new value from its provider";
     assert!(run.stdout.contains(needs), "{run:?}");
     bench.runs_new_values(&before).await;
     let all = bench.run(&["audit", "list", "--json"]).await.stdout;

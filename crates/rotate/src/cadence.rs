@@ -117,6 +117,7 @@ fn report(all: &[SecretStatus], schedule: &ScheduleSpec, now: DateTime) -> DueRe
     let mut report = DueReport {
         rotate: vec![],
         needs_value: vec![],
+        windows_over: vec![],
         not_before: schedule
             .window
             .as_ref()
@@ -124,6 +125,9 @@ fn report(all: &[SecretStatus], schedule: &ScheduleSpec, now: DateTime) -> DueRe
             .map(ToString::to_string),
     };
     for secret in all {
+        if secret.window.as_ref().is_some_and(|window| window.over) {
+            report.windows_over.push(secret.name.clone());
+        }
         match &secret.cadence {
             Some(cadence) if cadence.state != DueState::Fresh => match cadence.needs {
                 Needs::Nothing => report.rotate.push(secret.name.clone()),

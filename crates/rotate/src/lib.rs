@@ -8,6 +8,7 @@
 
 mod abandon;
 mod about;
+mod alerts;
 mod backup;
 mod blocking;
 mod cadence;

@@ -213,6 +213,8 @@ pub struct DueReport {
     pub rotate: Vec<String>,
     /// Secrets that need a new value from a provider.
     pub needs_value: Vec<String>,
+    /// Secrets whose grace window is open beyond its time.
+    pub windows_over: Vec<String>,
     /// The maintenance window, where now is not in it.
     pub not_before: Option<String>,
 }

@@ -54,6 +54,8 @@ pub struct Known {
     pub asked: Vec<String>,
     /// Messages that people would have seen.
     pub posted: usize,
+    /// What a receiver of the operator's own got: signature and body.
+    pub received: Vec<(String, String)>,
 }
 
 impl Providers {

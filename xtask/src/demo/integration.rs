@@ -27,7 +27,7 @@ pub(super) async fn show(stack: &Stack, keyroll: &Keyroll) -> Result<bool> {
     settings.extend(shop.settings.iter().map(OsString::from));
     println!("$ keyroll install-scripts");
     let installed = keyroll
-        .command(&["install-scripts"])
+        .command(["install-scripts"])
         .args(&settings)
         .status();
     ended(installed.map_err(|e| e.to_string())?, &["install-scripts"])?;

@@ -8,6 +8,7 @@ use crate::args::Global;
 use crate::commands::{mode, open, resume};
 use crate::output::Speaker;
 use crate::stopping::control;
+use crate::telling;
 
 /// Arguments of `keyroll recover`.
 #[derive(Debug, Args)]
@@ -27,9 +28,12 @@ pub(crate) async fn run(args: &RecoverArgs, global: &Global) -> u8 {
     let patience = Duration::from_secs(args.wait);
     let result = keyroll.recover(&speaker, &control(), patience).await;
     drop(speaker);
-    resume::tell(
-        result,
-        global,
-        "nothing to recover: no rotation is unfinished",
-    )
+    // Where there was nothing to do, nobody has to hear of it.
+    match &result {
+        Ok(None) => {}
+        Ok(Some(outcome)) => telling::ended(&keyroll, Ok(outcome)).await,
+        Err(error) => telling::ended(&keyroll, Err(error)).await,
+    }
+    let nothing = "nothing to recover: no rotation is unfinished";
+    resume::tell(result, global, nothing)
 }

@@ -12,6 +12,7 @@ use crate::commands::{fail, finish, mode, open};
 use crate::exit;
 use crate::output::{self, Speaker, complain, say};
 use crate::stopping::control;
+use crate::telling;
 use crate::values::ValueArgs;
 
 /// Arguments of `keyroll rotate`.
@@ -107,59 +108,75 @@ impl How {
 /// Runs it.
 pub(crate) async fn run(args: &RotateArgs, global: &Global) -> u8 {
     let control = control();
-    let prepared = open(global).and_then(|keyroll| {
-        let names = if args.due {
-            due(&keyroll, global)?
-        } else {
-            args.names.clone()
-        };
+    let keyroll = match open(global) {
+        Ok(keyroll) => keyroll,
+        Err(code) => return code,
+    };
+    let names = if args.due {
+        due(&keyroll, global).await
+    } else {
+        Ok(args.names.clone())
+    };
+    let prepared = names.and_then(|names| {
         Ok((
-            keyroll,
             args.how.request_with(&names, &args.values, &control.stop)?,
             approval(args.how.yes, ROTATE_NOW, global, control.stop.clone())?,
         ))
     });
-    let (keyroll, request, approve) = match prepared {
+    let (request, approve) = match prepared {
         Ok(all) => all,
         Err(code) => return code,
     };
     let speaker = Speaker::new(mode(global));
     let result = keyroll.rotate(&request, &speaker, &approve, &control).await;
     drop(speaker);
-    match result {
-        Ok(outcome) => finish(&outcome, global),
-        Err(error) => fail(&error, global),
+    let code = match &result {
+        Ok(outcome) => finish(outcome, global),
+        Err(error) => fail(error, global),
+    };
+    if args.due {
+        telling::ended(&keyroll, result.as_ref()).await;
     }
+    code
 }
 
-/// The secrets that are due now; the error is the exit code where there is nothing to do.
-fn due(keyroll: &Keyroll, global: &Global) -> Result<Vec<String>, u8> {
+/// The secrets that are due now; the error is the exit code where there is nothing to do. Somebody hears of what waits for a person.
+async fn due(keyroll: &Keyroll, global: &Global) -> Result<Vec<String>, u8> {
     let due = keyroll
         .due(Timestamp::now())
         .map_err(|error| fail(&error, global))?;
-    let tell = |text: &str| {
-        if global.json {
-            output::json(&due);
-        } else {
-            say(text);
+    let needs = due.needs_value.iter();
+    let needs = needs.map(|name| format!("{name} is due, and needs a new value from its provider"));
+    let windows = due.windows_over.iter();
+    let windows = windows.map(|name| {
+        format!("the grace window of {name} is open beyond its time; `keyroll finalize {name}` closes it")
+    });
+    let waits: Vec<String> = needs.chain(windows).collect();
+    telling::waits(keyroll, &waits).await;
+    let nothing_now = match &due.not_before {
+        _ if due.rotate.is_empty() => {
+            Some("nothing is due that keyroll could rotate by itself".to_owned())
         }
+        Some(window) => Some(format!(
+            "due: {}; not now, the maintenance window is {window}",
+            due.rotate.join(", ")
+        )),
+        None => None,
     };
-    if !due.needs_value.is_empty() && !global.json {
-        say(&format!(
-            "due, and in need of a new value from a provider: {}",
-            due.needs_value.join(", ")
-        ));
+    if !global.json {
+        for line in &waits {
+            say(line);
+        }
     }
-    if due.rotate.is_empty() {
-        tell("nothing is due that keyroll could rotate by itself");
-        return Err(exit::DONE);
+    match nothing_now {
+        None => Ok(due.rotate),
+        Some(_) if global.json => {
+            output::json(&due);
+            Err(exit::DONE)
+        }
+        Some(why) => {
+            say(&why);
+            Err(exit::DONE)
+        }
     }
-    if let Some(window) = &due.not_before {
-        let names = due.rotate.join(", ");
-        tell(&format!(
-            "due: {names}; not now, the maintenance window is {window}"
-        ));
-        return Err(exit::DONE);
-    }
-    Ok(due.rotate)
 }

@@ -57,7 +57,10 @@ pub(crate) fn run(args: &ScheduleArgs, global: &Global) -> u8 {
         .and_then(|program| both(&program, &profile, &global.again()?))
         .and_then(|units| match args.what {
             What::Install => install(&args.unit_dir, &units, global),
-            What::Show => Ok(show(&args.unit_dir, &units, global)),
+            What::Show => {
+                show(&args.unit_dir, &units, global);
+                Ok(())
+            }
             What::Remove => remove(&args.unit_dir, &units, global),
         });
     match done {

@@ -56,26 +56,8 @@ fn when(cadence: &Cadence) -> String {
     }
 }
 
-/// Runs it.
-pub(crate) async fn run(args: &StatusArgs, global: &Global) -> u8 {
-    let keyroll = match open(global) {
-        Ok(keyroll) => keyroll,
-        Err(code) => return code,
-    };
-    let report = match keyroll.status().await {
-        Ok(report) => report,
-        Err(error) => return fail(&error, global),
-    };
-    let faults = faults(&report);
-    let code = if args.check && !faults.is_empty() {
-        exit::FAILED
-    } else {
-        exit::DONE
-    };
-    if global.json {
-        output::json(&report);
-        return code;
-    }
+/// Each secret: what is in force, when it is due, and whether its grace window is open.
+fn secrets(report: &StatusReport) {
     let (bold, warn, off) = (style::BOLD, style::WARN, style::OFF);
     say(&format!(
         "{bold}{}{off}, by the journal's view",
@@ -118,6 +100,30 @@ pub(crate) async fn run(args: &StatusArgs, global: &Global) -> u8 {
             secret.name, window.previous, window.closes
         ));
     }
+}
+
+/// Runs it.
+pub(crate) async fn run(args: &StatusArgs, global: &Global) -> u8 {
+    let keyroll = match open(global) {
+        Ok(keyroll) => keyroll,
+        Err(code) => return code,
+    };
+    let report = match keyroll.status().await {
+        Ok(report) => report,
+        Err(error) => return fail(&error, global),
+    };
+    let faults = faults(&report);
+    let code = if args.check && !faults.is_empty() {
+        exit::FAILED
+    } else {
+        exit::DONE
+    };
+    if global.json {
+        output::json(&report);
+        return code;
+    }
+    let (warn, off) = (style::WARN, style::OFF);
+    secrets(&report);
     if !report.stale_by_choice.is_empty() {
         say(&format!(
             "stale by choice: {}",

@@ -3,6 +3,14 @@
 //! An alert that is not delivered is missed when it matters, and nobody notices before. So a new endpoint is asked whether it is
 //! alive, in a way that posts nothing where people would see it.
 
+mod mail;
+mod post;
+
+pub use mail::MailServer;
+pub use mail::MailTls;
+pub use post::Post;
+pub use post::SIGNATURE;
+
 use keyroll_secret::Secret;
 use reqwest::{Method, Url};
 use serde_json::{Value, json};

@@ -47,5 +47,6 @@ pub use pin::Fingerprint;
 pub use pin::NoFingerprint;
 pub use tls::Tls;
 pub use tls::TlsError;
+pub(crate) use tls::authorities;
 pub use verdict::Verdict;
 pub(crate) use verdict::{Question, answers};

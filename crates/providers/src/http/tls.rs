@@ -64,11 +64,8 @@ pub enum TlsError {
 pub(super) fn config(tls: &Tls, is_https: bool) -> Result<ClientConfig, TlsError> {
     let roots = if !is_https || !tls.pins.is_empty() {
         RootCertStore::empty()
-    } else if let Some(path) = &tls.ca_file {
-        read(path)?
     } else {
-        let found = BUNDLES.iter().map(Path::new).find(|path| path.exists());
-        read(found.ok_or(TlsError::NoSystemBundle)?)?
+        read(&authorities(tls.ca_file.as_deref())?)?
     };
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone())
@@ -85,6 +82,13 @@ pub(super) fn config(tls: &Tls, is_https: bool) -> Result<ClientConfig, TlsError
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier))
         .with_no_client_auth())
+}
+
+/// The file with the authorities to trust: this one, else the system's.
+pub(crate) fn authorities(ca_file: Option<&Path>) -> Result<PathBuf, TlsError> {
+    let system = || BUNDLES.iter().map(Path::new).find(|path| path.exists());
+    let found = ca_file.or_else(system);
+    found.map(Path::to_owned).ok_or(TlsError::NoSystemBundle)
 }
 
 fn read(path: &Path) -> Result<RootCertStore, TlsError> {

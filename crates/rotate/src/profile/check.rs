@@ -1,5 +1,6 @@
 //! What a well-formed profile can still get wrong.
 
+use super::integration::AlertSpec;
 use super::spec::{Profile, SecretKind, SecretSpec};
 
 /// The first problem: the key it is about, and what was expected.
@@ -15,6 +16,31 @@ pub(super) fn problem(profile: &Profile) -> Option<(String, String)> {
         .or_else(|| secrets(profile))
         .or_else(|| references(profile))
         .or_else(|| http(profile))
+        .or_else(|| alerts(profile))
+}
+
+fn alerts(profile: &Profile) -> Option<(String, String)> {
+    for (name, alert) in &profile.alerts {
+        if let AlertSpec::Mail {
+            user,
+            password_file,
+            to,
+            ..
+        } = alert
+        {
+            if user.is_some() != password_file.is_some() {
+                let what = "expected `user` and `password_file` together, or neither";
+                return Some((format!("alerts.{name}.user"), what.into()));
+            }
+            if to.is_empty() {
+                return Some((
+                    format!("alerts.{name}.to"),
+                    "expected at least one address".into(),
+                ));
+            }
+        }
+    }
+    None
 }
 
 fn name(profile: &Profile) -> Option<(String, String)> {

@@ -89,6 +89,69 @@ pub enum Day {
     Sun,
 }
 
+/// Where the results of unattended runs are told. What is secret of it stands in a file that root alone can read, never in the profile.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum AlertSpec {
+    /// Slack.
+    Slack {
+        /// The file with the incoming webhook's URL.
+        url_file: PathBuf,
+    },
+    /// Discord.
+    Discord {
+        /// The file with the webhook's URL.
+        url_file: PathBuf,
+    },
+    /// A Telegram bot.
+    Telegram {
+        /// The file with the bot's token.
+        token_file: PathBuf,
+        /// The chat's id.
+        chat: String,
+    },
+    /// A webhook of the operator's own.
+    Webhook {
+        /// The file with its URL.
+        url_file: PathBuf,
+        /// The file with the key that signs.
+        hmac_file: Option<PathBuf>,
+    },
+    /// Mail over SMTP.
+    Mail {
+        /// The server's name.
+        host: String,
+        /// Its port.
+        port: u16,
+        /// How the connection is protected.
+        #[serde(default)]
+        tls: MailTlsSpec,
+        /// A PEM file with the authorities to trust instead of the system's.
+        ca_file: Option<PathBuf>,
+        /// Logs in as this user.
+        user: Option<String>,
+        /// The file with the user's password.
+        password_file: Option<PathBuf>,
+        /// Who writes.
+        from: String,
+        /// Who gets it.
+        to: Vec<String>,
+    },
+}
+
+/// How the connection to a mail server is protected.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MailTlsSpec {
+    /// TLS from the first byte, as on port 465.
+    #[default]
+    Implicit,
+    /// STARTTLS, and no mail without it, as on port 587.
+    Starttls,
+    /// None: for a server on this host alone.
+    None,
+}
+
 /// An endpoint that takes signed events.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

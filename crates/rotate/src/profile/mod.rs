@@ -8,8 +8,10 @@ mod integration;
 mod layers;
 mod spec;
 
+pub use integration::AlertSpec;
 pub use integration::ApiSpec;
 pub use integration::Day;
+pub use integration::MailTlsSpec;
 pub use integration::ScheduleSpec;
 pub use integration::ScopeSpec;
 pub use integration::SettingsSpec;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use keyroll_secret::{Alphabet, Format};
 use serde::{Deserialize, Serialize};
 
-use super::integration::{ApiSpec, ScheduleSpec, SettingsSpec, WebhookSpec};
+use super::integration::{AlertSpec, ApiSpec, ScheduleSpec, SettingsSpec, WebhookSpec};
 
 /// One stack. Paths are absolute once loaded.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -44,6 +44,9 @@ pub struct Profile {
     /// When rotations are due.
     #[serde(default)]
     pub schedule: ScheduleSpec,
+    /// Who is told of unattended runs, by any name.
+    #[serde(default)]
+    pub alerts: BTreeMap<String, AlertSpec>,
     /// How long things may take or are kept.
     #[serde(default)]
     pub limits: LimitSpec,
