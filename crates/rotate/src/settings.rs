@@ -35,6 +35,10 @@ pub(crate) fn table(spec: &SettingsSpec) -> SettingsTable {
             let column = Named::new("settings.scope.column", &scope.column);
             (column, scope.value.clone())
         }),
+        updated: spec
+            .updated_column
+            .as_ref()
+            .map(|column| Named::new("settings.updated_column", column)),
     }
 }
 

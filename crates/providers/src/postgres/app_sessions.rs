@@ -8,7 +8,7 @@
 use super::error::PostgresError;
 use super::session::Session;
 use super::table::{Column, Named, Table};
-use super::time::{ServerTime, from_micros};
+use super::time::{ServerTime, TIMESTAMP, TIMESTAMPTZ, from_micros};
 
 /// Where the application keeps its sessions.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -169,8 +169,6 @@ impl Session {
 
     async fn session_rows(&self, table: &SessionTable) -> Result<Rows, PostgresError> {
         const BOOL: u32 = 16;
-        const TIMESTAMP: u32 = 1114;
-        const TIMESTAMPTZ: u32 = 1184;
         let found = self.find(&table.table).await?;
         let id = found.column(self.at(), &table.id)?;
         let revoked = found.column(self.at(), &table.revoked)?;

@@ -5,12 +5,14 @@
 //! somebody has typed since is never overwritten.
 
 use keyroll_secret::Secret;
+use tokio_postgres::types::ToSql;
 
 use super::cell::Cell;
 use super::error::PostgresError;
 use super::quiet::{Carries, keep_quiet};
 use super::session::Session;
-use super::table::{Named, Table};
+use super::table::{Found, Named, Table};
+use super::time::{TIMESTAMP, TIMESTAMPTZ};
 use super::transaction::Tx;
 
 /// Where the settings are.
@@ -24,6 +26,9 @@ pub struct SettingsTable {
     pub value_column: Named,
     /// A column that must hold this text, where one table has the settings of several.
     pub scope: Option<(Named, String)>,
+    /// A `timestamp` or `timestamptz` column that says when the row was changed last. An application's library often fills it by itself,
+    /// and the table then has no default for a row that is new.
+    pub updated: Option<Named>,
 }
 
 /// What one setting goes from and to.
@@ -56,6 +61,8 @@ struct Place {
     /// Writes parameter 2.
     write: String,
     scope: Option<(String, String)>,
+    /// A column, and now in its type.
+    updated: Option<(String, String)>,
 }
 
 impl Place {
@@ -152,6 +159,10 @@ impl Session {
             Some((column, text)) => Some((found.column(self.at(), column)?.sql, text.clone())),
             None => None,
         };
+        let updated = match &at.updated {
+            Some(column) => Some(self.now_in(&found, column)?),
+            None => None,
+        };
         let (read, write) = match (value.category.as_str(), value.type_sql.as_str()) {
             ("S", _) => (format!("{}::text", value.sql), "$2::text".to_owned()),
             (_, json @ ("json" | "jsonb")) => (
@@ -171,7 +182,21 @@ impl Session {
             read,
             write,
             scope,
+            updated,
         })
+    }
+
+    fn now_in(&self, found: &Found, named: &Named) -> Result<(String, String), PostgresError> {
+        let column = found.column(self.at(), named)?;
+        let now = match column.type_oid {
+            TIMESTAMPTZ => format!("now()::{}", column.type_sql),
+            // Without a zone: UTC, as Prisma writes it.
+            TIMESTAMP => format!("(now() AT TIME ZONE 'UTC')::{}", column.type_sql),
+            _ => {
+                return Err(found.wrong_type(self.at(), &column, named, "timestamp or timestamptz"));
+            }
+        };
+        Ok((column.sql, now))
     }
 
     fn twice(&self, at: &SettingsTable, place: &Place, key: &str, rows: usize) -> PostgresError {
@@ -233,22 +258,27 @@ async fn write(
         return tx.run_hiding(hidden, &sql, &[key]).await;
     }
     if !matches!(now, Cell::Missing) {
+        let also = place.updated.as_ref();
+        let also = also.map_or_else(String::new, |(column, now)| format!(", {column} = {now}"));
         let sql = format!(
-            "UPDATE {table} SET {value} = {write} WHERE {}",
+            "UPDATE {table} SET {value} = {write}{also} WHERE {}",
             place.which(false)
         );
         return tx.run_hiding(hidden, &sql, &[key, &text]).await;
     }
-    match &place.scope {
-        None => {
-            let sql = format!("INSERT INTO {table} ({key_column}, {value}) VALUES ($1, {write})");
-            tx.run_hiding(hidden, &sql, &[key, &text]).await
-        }
-        Some((column, scope)) => {
-            let sql = format!(
-                "INSERT INTO {table} ({key_column}, {value}, {column}) VALUES ($1, {write}, $3)"
-            );
-            tx.run_hiding(hidden, &sql, &[key, &text, scope]).await
-        }
+    let (mut columns, mut values) = (format!("{key_column}, {value}"), format!("$1, {write}"));
+    let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![key, &text];
+    let mut also = |column: &str, value: &str| {
+        columns = format!("{columns}, {column}");
+        values = format!("{values}, {value}");
+    };
+    if let Some((column, now)) = &place.updated {
+        also(column, now);
     }
+    if let Some((column, scope)) = &place.scope {
+        also(column, "$3");
+        parameters.push(scope);
+    }
+    let sql = format!("INSERT INTO {table} ({columns}) VALUES ({values})");
+    tx.run_hiding(hidden, &sql, &parameters).await
 }

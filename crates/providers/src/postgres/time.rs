@@ -16,6 +16,11 @@ impl ServerTime {
     }
 }
 
+/// The type `timestamp` (`pg_type.oid`).
+pub(super) const TIMESTAMP: u32 = 1114;
+/// The type `timestamptz`.
+pub(super) const TIMESTAMPTZ: u32 = 1184;
+
 /// SQL: a `timestamptz` expression as microseconds since the epoch. Exact to the microsecond also on servers before 14, where
 /// `extract` gives a double.
 pub(super) fn to_micros(expression: &str) -> String {

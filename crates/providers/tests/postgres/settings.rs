@@ -19,6 +19,7 @@ fn settings(table: &str, scope: Option<&str>) -> SettingsTable {
         key_column: Named::new("settings.key_column", "key"),
         value_column: Named::new("settings.value_column", "value"),
         scope: scope.map(|s| (Named::new("settings.scope_column", "scope"), s.to_owned())),
+        updated: None,
     }
 }
 
@@ -198,4 +199,43 @@ async fn a_table_that_cannot_be_meant_is_refused_with_the_profiles_key() {
     );
     let number = Secret::new("x");
     assert!(!format!("{:?}", Cell::Value(number)).contains('x'));
+}
+
+#[tokio::test]
+async fn a_row_says_when_it_was_changed_also_one_that_is_new() {
+    for kind in ["timestamp(3)", "timestamptz"] {
+        let Some((server, mut session)) = server("text").await else {
+            return;
+        };
+        let client = server.client("panel", "panel").await;
+        let table = format!(
+            "ALTER TABLE \"Setting\" ADD \"updatedAt\" {kind} NOT NULL DEFAULT '2001-01-01'; ALTER TABLE \"Setting\" ALTER \"updatedAt\" DROP DEFAULT"
+        );
+        client.batch_execute(&table).await.unwrap();
+        let mut at = settings("Setting", Some("global"));
+        let changes = to_new(Cell::Missing);
+        let refused = session.change_settings(&at, &changes).await;
+        assert!(refused.is_err(), "a row without it was taken: {kind}");
+        at.updated = Some(Named::new("settings.updated_column", "updatedAt"));
+        let done = session.change_settings(&at, &changes).await.unwrap();
+        assert_eq!(done, SettingsSet::Done, "{kind}");
+        let fresh = "SELECT count(*) FROM \"Setting\" WHERE scope = 'global' AND key LIKE 'payments.%' \
+                     AND abs(extract(epoch FROM \"updatedAt\" - (now() AT TIME ZONE 'UTC'))) < 60";
+        let fresh = if kind == "timestamptz" {
+            fresh.replace("(now() AT TIME ZONE 'UTC')", "now()")
+        } else {
+            fresh.to_owned()
+        };
+        let rows = client.query_one(&fresh, &[]).await.unwrap();
+        assert_eq!(rows.get::<_, i64>(0), 2, "{kind}");
+        at.updated = Some(Named::new("settings.updated_column", "key"));
+        let wrong = session
+            .change_settings(&at, &back(&changes))
+            .await
+            .unwrap_err();
+        assert!(
+            wrong.to_string().contains("settings.updated_column"),
+            "{wrong}"
+        );
+    }
 }

@@ -16,6 +16,8 @@ pub struct SettingsSpec {
     pub value_column: String,
     /// What the rows of this stack have in another column, where one table has those of several.
     pub scope: Option<ScopeSpec>,
+    /// Its column with the time of a row's last change (`timestamp` in UTC, or `timestamptz`).
+    pub updated_column: Option<String>,
 }
 
 /// A column that must hold a text.
