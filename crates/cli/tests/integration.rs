@@ -64,6 +64,16 @@ async fn a_payment_key_is_validated_applied_in_grace_finalized_and_told() {
     bench.trail_says("completed", &words).await;
     let nothing = bench.run(&shop.with(&["finalize", "--yes"], &[])).await;
     assert_eq!(nothing.code, REFUSED, "{nothing:?}");
+
+    // Somebody closes the next window by hand: keyroll shows that the value is dead, and forgets it.
+    let run = shop.rotate(&[("PAYSTACK_SECRET", &third)], &[]).await;
+    assert_eq!(run.code, DONE, "{run:?}");
+    shop.has(previous, "").await;
+    let run = bench.run(&shop.with(&["finalize", "--yes"], &[])).await;
+    assert_eq!(run.code, DONE, "{run:?}");
+    assert_eq!(shop.row(previous).await.as_deref(), Some(""));
+    let nothing = bench.run(&shop.with(&["finalize", "--yes"], &[])).await;
+    assert_eq!(nothing.code, REFUSED, "{nothing:?}");
     bench.same_containers(&containers).await;
 }
 

@@ -193,7 +193,12 @@ impl Session {
             // Without a zone: UTC, as Prisma writes it.
             TIMESTAMP => format!("(now() AT TIME ZONE 'UTC')::{}", column.type_sql),
             _ => {
-                return Err(found.wrong_type(self.at(), &column, named, "timestamp or timestamptz"));
+                return Err(found.wrong_type(
+                    self.at(),
+                    &column,
+                    named,
+                    "timestamp or timestamptz",
+                ));
             }
         };
         Ok((column.sql, now))

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use keyroll_journal::{Journal, RotationId, VersionState};
 use keyroll_providers::postgres::{Cell, Session};
-use keyroll_secret::{FingerprintKey, Identity};
+use keyroll_secret::{Identity, Secret};
 
 use super::{Findings, Ready, bystander, known};
 use crate::about::{About, Held, Operator, PreviousFact, SecretFact, SettingFact};
@@ -14,7 +14,7 @@ use crate::profile::Profile;
 use crate::report::{PlanReport, Progress};
 use crate::settings::{self, Previous};
 use crate::steps;
-use crate::world::{Pair, Values, World, redactor};
+use crate::world::{Pair, Values, World};
 
 /// Grace windows that are to be ended.
 #[derive(Debug)]
@@ -48,8 +48,8 @@ impl Windows<'_> {
         let session = world.database_session(&id).await;
         let session = session.map_err(|e| trouble(world.clean(&e)))?;
         let mut found = Findings::default();
-        let key = identity.fingerprint_key();
-        let (facts, pairs, previous) = self.open(&session, journal, &key, &mut found).await?;
+        let opened = self.open(&session, journal, identity, &mut found).await;
+        let (facts, pairs, previous) = opened?;
         world.sessions.put(session);
         found.stop()?;
         if facts.is_empty() {
@@ -62,14 +62,11 @@ impl Windows<'_> {
             .into());
         }
         world.about.secrets = facts;
-        world.pairs = pairs;
-        world.previous = previous;
         let values = Values {
-            pairs: std::mem::take(&mut world.pairs),
+            pairs,
             others: std::mem::take(&mut world.others),
-            previous: std::mem::take(&mut world.previous),
+            previous,
         };
-        world.redactor = redactor(&values);
         ready(world, id, values, journal)
     }
 
@@ -77,10 +74,11 @@ impl Windows<'_> {
         &self,
         session: &Session,
         journal: &Journal,
-        key: &FingerprintKey,
+        identity: &Identity,
         found: &mut Findings,
     ) -> Result<(Vec<SecretFact>, BTreeMap<String, Pair>, Previous), RotateError> {
         let (mut facts, mut pairs, mut all) = (vec![], BTreeMap::new(), Previous::new());
+        let key = identity.fingerprint_key();
         let Some(table) = self.profile.settings.as_ref().map(settings::table) else {
             return Ok((facts, pairs, all));
         };
@@ -97,10 +95,14 @@ impl Windows<'_> {
             let [now, before] = read.as_slice() else {
                 continue;
             };
-            let Cell::Value(old) = before else { continue };
-            if old.is_empty() {
-                continue;
-            }
+            let (old, after) = match before {
+                Cell::Value(old) if !old.is_empty() => (old.clone(), was_before(journal, name)?),
+                // Somebody has emptied the row by hand: what is left is to show that the value is dead, and to forget the window.
+                _ => match still_known(journal, identity, name)? {
+                    Some(old) => (old, before.clone()),
+                    None => continue,
+                },
+            };
             let Cell::Value(new) = now else {
                 found.refuse(
                     Code::Settings,
@@ -109,7 +111,6 @@ impl Windows<'_> {
                 );
                 continue;
             };
-            let after = was_before(journal, name)?;
             facts.push(SecretFact {
                 name: name.clone(),
                 kind: spec.kind,
@@ -118,17 +119,17 @@ impl Windows<'_> {
                     key: setting.clone(),
                     previous: Some(PreviousFact {
                         key: previous.clone(),
-                        before: Held::Sealed,
+                        before: settings::held(before),
                         after: settings::held(&after),
                         grace_hours: None,
                     }),
                 }),
-                old: key.fingerprint(old).to_string(),
+                old: key.fingerprint(&old).to_string(),
                 new: key.fingerprint(new).to_string(),
                 uses: vec![],
             });
             let pair = Pair {
-                old: old.clone(),
+                old,
                 new: new.clone(),
                 written: None,
             };
@@ -137,6 +138,20 @@ impl Windows<'_> {
         }
         Ok((facts, pairs, all))
     }
+}
+
+/// The value of a window that the journal has as open.
+fn still_known(
+    journal: &Journal,
+    identity: &Identity,
+    name: &str,
+) -> Result<Option<Secret>, RotateError> {
+    let versions = journal.versions_of(name)?;
+    let previous = versions.iter().find(|v| v.state == VersionState::Previous);
+    let sealed = previous.and_then(|v| v.sealed.as_ref());
+    let open = |sealed| identity.open_secret(sealed);
+    let opened = sealed.map(open).transpose();
+    opened.map_err(|e| RotateError::Failed(e.to_string()))
 }
 
 /// How the row of the previous value had no value before its window, as the rotation that opened it found it.
