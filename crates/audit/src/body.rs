@@ -19,6 +19,8 @@ pub enum Body {
     Abandoned(Abandoned),
     /// A value was shown to somebody.
     Reveal(Revealed),
+    /// A grace window was ended, as the first format tells it; written as a [`Body::Rotation`] that finalizes.
+    Finalize(Finalized),
     /// Files or the database were brought back from a backup.
     Restore(Restored),
     /// Written by another version of keyroll; intact as far as the chain goes, and shown as it is.
@@ -63,6 +65,9 @@ pub struct Rotated {
     /// It ended grace windows: of each secret `old` is the previous value, and `new` the one that was and is in force.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub finalizes: bool,
+    /// The token that it made, and rotated nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made: Option<String>,
     /// What was rotated.
     pub secrets: Vec<RotatedSecret>,
     /// What was saved before; `None` when it failed before that.
@@ -205,6 +210,19 @@ pub struct Revealed {
     pub operator: Operator,
     /// Why, as given.
     pub reason: String,
+}
+
+/// A grace window that was ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finalized {
+    /// The rotation that opened it.
+    pub rotation: String,
+    /// The secrets whose previous value is retired.
+    pub secrets: Vec<String>,
+    /// Who ended it.
+    pub operator: Operator,
+    /// What was seen, for people.
+    pub evidence: String,
 }
 
 /// Something that was brought back from a backup.

@@ -37,6 +37,7 @@ pub use body::Backup;
 pub use body::Begun;
 pub use body::Body;
 pub use body::Ending;
+pub use body::Finalized;
 pub use body::Operator;
 pub use body::Refused;
 pub use body::Restored;

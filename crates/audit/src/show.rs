@@ -43,17 +43,20 @@ pub fn show(record: &Record) -> Shown {
         Body::Rotation(rotation) => {
             rotation_facts(rotation, &mut fact);
             shown.steps = steps(rotation);
+            if let Some(made) = &rotation.made {
+                fact("made", made.clone());
+            }
             let mut names: Vec<&str> = rotation.secrets.iter().map(|s| s.name.as_str()).collect();
             names.dedup();
             format!(
                 "{number}  {}  {} of {} on {}",
                 rotation.ending,
-                if rotation.finalizes {
-                    "end of the grace window"
-                } else {
-                    "rotation"
+                match (rotation.finalizes, &rotation.made) {
+                    (true, _) => "end of the grace window",
+                    (_, Some(_)) => "making",
+                    _ => "rotation",
                 },
-                names.join(", "),
+                rotation.made.clone().unwrap_or_else(|| names.join(", ")),
                 rotation.stack
             )
         }
@@ -84,6 +87,12 @@ pub fn show(record: &Record) -> Shown {
                 "{number}  revealed: {} ({})",
                 revealed.secret, revealed.version
             )
+        }
+        Body::Finalize(finalized) => {
+            fact("operator", finalized.operator.line());
+            fact("rotation", finalized.rotation.clone());
+            fact("evidence", finalized.evidence.clone());
+            format!("{number}  finalized: {}", finalized.secrets.join(", "))
         }
         Body::Restore(restored) => {
             fact("operator", restored.operator.line());

@@ -5,6 +5,7 @@
 //!
 //! Built with `--features fault-injection` only; `cargo xtask test` does.
 
+mod node;
 mod recovery;
 
 use keyroll_testkit::{StackOptions, containers_wanted, full_wanted};
@@ -211,10 +212,14 @@ async fn hashes(bench: &Bench) -> [Option<String>; 2] {
 
 /// Whether the journal knows of an open window.
 async fn window_is_known(bench: &Bench) -> bool {
+    window_of(bench, "FLUTTERWAVE_WEBHOOK_HASH").await
+}
+
+async fn window_of(bench: &Bench, secret: &str) -> bool {
     let status = bench.run(&["status", "--json"]).await;
     let status: Value = serde_json::from_str(&status.stdout).unwrap();
     let mut all = status["secrets"].as_array().unwrap().iter();
-    let own = all.find(|s| s["name"] == "FLUTTERWAVE_WEBHOOK_HASH");
+    let own = all.find(|s| s["name"] == secret);
     !own.unwrap()["window"].is_null()
 }
 
@@ -311,6 +316,47 @@ async fn killed_around_a_record_a_rotation_of_settings_and_the_end_of_its_window
     }
     println!("{number} commits of a finalize");
     assert!(number > 8, "the hook is not there, or counts wrongly");
+}
+
+#[tokio::test]
+async fn killed_around_a_record_no_token_is_lost_or_left_that_the_journal_does_not_know() {
+    if !containers_wanted() {
+        return;
+    }
+    let bench = Bench::start(StackOptions::new()).await;
+    let node = node::Node::open(&bench.stack, bench.keyroll.home()).await;
+    let stride = if full_wanted() { 1 } else { 3 };
+    for command in ["rotate", "finalize"] {
+        let command = node.with(&[command, node::SECRET, "--yes"]);
+        let (mut number, mut ended) = (1, false);
+        while !ended {
+            let mut begun = true;
+            ended = kill_at(&bench, &command, number, &mut begun).await;
+            let used = node.in_use(&bench.stack).await;
+            let mut others = node.tokens();
+            others.remove(&used);
+            // The one before, or one that was made and waits: both are in the journal by their names.
+            assert!(others.len() <= 1, "{number}: {used} and {others:?}");
+            if others.is_empty() || !window_of(&bench, node::SECRET).await {
+                // Made and not used, or nothing begun: the next one goes on from here.
+            } else if !ended && command[0] == "rotate" {
+                let done = bench
+                    .run(&node.with(&["finalize", node::SECRET, "--yes"]))
+                    .await;
+                assert_eq!(done.code, Some(DONE), "{number}: {done:?}");
+                assert_eq!(node.tokens().len(), 1, "{number}");
+            }
+            if !ended && command[0] == "finalize" && !window_of(&bench, node::SECRET).await {
+                let done = bench
+                    .run(&node.with(&["rotate", node::SECRET, "--yes"]))
+                    .await;
+                assert_eq!(done.code, Some(DONE), "{number}: {done:?}");
+            }
+            number += stride;
+        }
+        println!("{number} commits of {}", command[0]);
+    }
+    assert_eq!(node.tokens().len(), 1, "{:?}", node.tokens());
 }
 
 /// A restore is killed around each commit of its own, then the same command runs again.

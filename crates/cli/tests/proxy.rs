@@ -277,7 +277,7 @@ async fn where_the_old_address_is_gone_a_rotation_waits_for_the_proxy_to_look_ag
     // Everything is back, and nobody comes to it: that is no ending that could be called well.
     assert_eq!(run.code, STUCK, "{run:?}");
     tells_of_the_proxy(&run.stdout, Some(old));
-    assert!(run.stdout.contains("keyroll resume"), "{run:?}");
+    assert!(run.stdout.contains("keyroll show"), "{run:?}");
     let status = bench.run(&["status"]).await;
     tells_of_the_proxy(&(status.stdout + &status.stderr), Some(old));
 

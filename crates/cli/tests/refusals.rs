@@ -108,7 +108,7 @@ async fn an_unknown_secret_an_override_without_an_incident_and_a_void_page_are_r
         .refuses(
             &["rotate", "JWT_SECERT", "--yes"],
             "selection",
-            &["JWT_SECERT", "there is: production"],
+            &["JWT_SECERT", "payments, production, ADMIN_PASSWORD"],
         )
         .await;
     bench

@@ -84,6 +84,9 @@ pub(crate) struct About {
     pub behind_proxy: bool,
     /// Whether images are built before containers are recreated.
     pub build: bool,
+    /// The token that it makes, and rotates nothing.
+    #[serde(default)]
+    pub makes: Option<MakesFact>,
     /// What is rotated, in the profile's order.
     pub secrets: Vec<SecretFact>,
     /// The compose project as its running containers' labels say.
@@ -118,6 +121,9 @@ pub(crate) struct SecretFact {
     /// The settings that hold it and the value before it, where it is kept there.
     #[serde(default)]
     pub setting: Option<SettingFact>,
+    /// The full id of the token that is deleted when its grace window has ended.
+    #[serde(default)]
+    pub retires: Option<String>,
     /// Keyed fingerprint of the value in force before.
     pub old: String,
     /// Keyed fingerprint of the value it gets.
@@ -140,6 +146,33 @@ pub(crate) struct SettingFact {
     pub key: String,
     /// The setting with the value before it.
     pub previous: Option<PreviousFact>,
+    /// The setting with the id of what it is the secret of, where that changes with it.
+    #[serde(default)]
+    pub id: Option<IdFact>,
+}
+
+/// A setting that holds an id, which is no secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct IdFact {
+    /// The setting.
+    pub key: String,
+    /// What it holds before.
+    pub old: String,
+    /// What it holds after.
+    pub new: String,
+}
+
+/// A token that a rotation of its own makes. Its value is sealed as soon as it exists, see [`crate::steps::token`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct MakesFact {
+    /// The secret that it will be the value of.
+    pub secret: String,
+    /// The full id of the one in force, whose rights it gets.
+    pub like: String,
+    /// Its own full id, which nobody has used before.
+    pub id: String,
+    /// Full ids of tokens that earlier rotations made and that are in use nowhere.
+    pub discards: Vec<String>,
 }
 
 /// A setting that holds the value before the one in force, for a grace window.
@@ -308,8 +341,12 @@ impl About {
     /// The secrets whose value before stays accepted for a grace window that this rotation opens.
     pub(crate) fn graced(&self) -> Vec<String> {
         let graced = self.secrets.iter().filter(|s| {
-            let previous = s.setting.as_ref().and_then(|s| s.previous.as_ref());
+            let setting = s.setting.as_ref();
+            let previous = setting.and_then(|s| s.previous.as_ref());
+            // The token before stays alive until its window is ended.
+            let id = setting.and_then(|s| s.id.as_ref());
             previous.is_some_and(|p| p.grace_hours.is_some())
+                || id.is_some_and(|id| id.old != id.new)
         });
         graced.map(|s| s.name.clone()).collect()
     }

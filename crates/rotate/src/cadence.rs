@@ -34,7 +34,7 @@ pub(crate) fn of(
         interval_days,
         due_at,
         state,
-        needs: if spec.kind.comes_from_outside() {
+        needs: if spec.kind.comes_from_outside() && spec.make.is_none() {
             Needs::Value
         } else {
             Needs::Nothing

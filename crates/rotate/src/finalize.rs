@@ -24,7 +24,10 @@ impl Keyroll {
     ) -> Result<Outcome, RotateError> {
         let (journal, lock) = self.open_alone()?;
         let identity = self.identity()?;
-        let graced = |name: &String| self.profile.secrets[name].previous.is_some();
+        let graced = |name: &String| {
+            let spec = &self.profile.secrets[name];
+            spec.previous.is_some() || spec.make.is_some()
+        };
         let names: Vec<String> = if names.is_empty() {
             self.profile
                 .secrets
@@ -64,11 +67,11 @@ impl Keyroll {
 
 /// Whether this rotation only ended grace windows: there is nothing to take back then.
 pub(crate) fn nothing_to_take_back(rotation: &RotationId) -> RotateError {
-    let what = format!("{rotation} ended grace windows, and replaced no value");
+    let what = format!("{rotation} replaced no value: it ended grace windows, or made a token");
     Refusal::new(
         Code::Expired,
         what,
-        "take the rotation back that opened them",
+        "take the rotation back that put the new value in force",
     )
     .into()
 }

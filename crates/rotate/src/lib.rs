@@ -37,6 +37,7 @@ mod settings;
 mod stack;
 mod status;
 mod steps;
+mod tokens;
 mod trail;
 mod vendor;
 mod webhooks;

@@ -40,6 +40,8 @@ pub struct Request {
     pub current_admin_password: Option<Secret>,
     /// New values that somebody else has made, by the names of their secrets.
     pub values: BTreeMap<String, Secret>,
+    /// The ids of the tokens that such values are of, where those change with them.
+    pub token_ids: BTreeMap<String, String>,
     /// Plans with made-up values where none was given. For a plan alone.
     pub stand_ins: bool,
     /// Does not ask the makers of new values about them.
@@ -198,13 +200,20 @@ impl Keyroll {
         control: &Control,
     ) -> Result<Outcome, RotateError> {
         Self::check(request)?;
-        let (journal, lock) = self.open_alone()?;
-        let identity = self.identity()?;
-        let request = &Request {
+        let mut request = Request {
             no_login: false,
             stand_ins: false,
             ..request.clone()
         };
+        if let Some(ended) = self
+            .make_tokens(&mut request, progress, approve, control)
+            .await?
+        {
+            return Ok(ended);
+        }
+        let request = &request;
+        let (journal, lock) = self.open_alone()?;
+        let identity = self.identity()?;
         let ready = self
             .look(request, None, &journal, &identity, progress)
             .await;
@@ -233,8 +242,12 @@ impl Keyroll {
             stand_ins: false,
             ..request.clone()
         };
+        let about = About::of(&journal.rotation(rotation)?)?;
+        let ids = about.secrets.into_iter();
+        let ids = ids.filter_map(|s| Some((s.name, s.setting?.id?.old)));
         let back = preflight::TakesBack {
             rotation: rotation.clone(),
+            ids: ids.collect(),
             values: kept.pairs.into_iter().map(|(n, p)| (n, p.old)).collect(),
             previous: kept.previous.into_iter().map(|(n, p)| (n, p.0)).collect(),
         };
@@ -420,7 +433,7 @@ fn kept_values(
 ) -> Result<Values, RotateError> {
     let rotation = journal.rotation(id)?;
     let about = About::of(&rotation)?;
-    if about.finalizes {
+    if about.finalizes || about.makes.is_some() {
         return Err(finalize::nothing_to_take_back(id));
     }
     let refuse = |what: String, next: &str| Err(Refusal::new(Code::Expired, what, next).into());

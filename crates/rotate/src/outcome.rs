@@ -70,6 +70,7 @@ pub(crate) fn of(
         incident: about.reason == Reason::Incident,
         graced: about.graced(),
         finalizes: about.finalizes,
+        made: about.makes.as_ref().map(|made| made.id.clone()),
         backup: trail::backup_of(&records).map(|b| b.directory.into()),
         summary,
         past_no_return: state.is_some(),

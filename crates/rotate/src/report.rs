@@ -100,6 +100,8 @@ pub struct Outcome {
     pub graced: Vec<String>,
     /// Whether it ended grace windows, and rotated nothing.
     pub finalizes: bool,
+    /// The token that it made, and rotated nothing.
+    pub made: Option<String>,
     /// The backup's directory, once it was made.
     pub backup: Option<PathBuf>,
     /// The summary, once it was written.

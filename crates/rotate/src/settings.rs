@@ -152,6 +152,14 @@ pub(crate) fn rows(
             old: value(if finalizes { &pair.new } else { &pair.old }),
             new: value(&pair.new),
         });
+        if let Some(id) = &setting.id {
+            let text = |id: &String| Cell::Value(Secret::new(id));
+            rows.push(Row {
+                key: id.key.clone(),
+                old: text(&id.old),
+                new: text(&id.new),
+            });
+        }
         if let (Some(own), Some((before, after))) = (&setting.previous, previous.get(&fact.name)) {
             rows.push(Row {
                 key: own.key.clone(),

@@ -158,6 +158,7 @@ pub(crate) fn rotated(
             .collect(),
         takes_back: about.takes_back.as_ref().map(ToString::to_string),
         finalizes: about.finalizes,
+        made: about.makes.as_ref().map(|made| made.id.clone()),
         secrets: secrets(about),
         backup: backup_of(records),
         steps,

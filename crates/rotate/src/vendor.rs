@@ -72,11 +72,37 @@ fn maker(kind: SecretKind, id: &str) -> Option<Maker> {
     })
 }
 
+/// Whose secrets the old and the new value are, where it is not the id in the profile.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Ids<'a> {
+    pub(crate) old: Option<&'a str>,
+    pub(crate) new: Option<&'a str>,
+}
+
+fn tls(api: &ApiSpec) -> Tls {
+    let pins = api.fingerprints.iter();
+    Tls {
+        ca_file: api.ca_file.clone(),
+        pins: pins
+            .filter_map(|text| text.parse::<Fingerprint>().ok())
+            .collect(),
+        connect_to: None,
+    }
+}
+
+/// The API of the node that a token is of.
+pub(crate) fn proxmox(spec: &SecretSpec, limit: Duration) -> Result<Proxmox, String> {
+    let api = spec.api.as_ref().ok_or("the profile has no api")?;
+    let base_url = api.base_url.as_deref().unwrap_or_default();
+    Proxmox::new(base_url, &tls(api), limit).map_err(|e| e.to_string())
+}
+
 /// A new value, shown to be alive by its maker; what was seen. `None` for kinds that nobody can be asked about. Changes nothing, and takes
 /// at most `limit` for each of up to four requests.
 pub(crate) async fn validate(
     name: &str,
     spec: &SecretSpec,
+    ids: Ids<'_>,
     old: &Secret,
     new: &Secret,
     limit: Duration,
@@ -102,30 +128,25 @@ pub(crate) async fn validate(
             Maker::Proxmox => Secret::new(NO_TOKEN),
         },
     };
-    let tls = Tls {
-        ca_file: api.ca_file.clone(),
-        pins: api
-            .fingerprints
-            .iter()
-            .filter_map(|text| text.parse::<Fingerprint>().ok())
-            .collect(),
-        connect_to: None,
-    };
     let profile = |e: &dyn std::fmt::Display| {
         let next = format!("mend [secrets.{name}.api] in the profile");
         Refusal::new(Code::Provider, format!("{name}: {e}"), next)
     };
     if let Maker::Proxmox = maker {
-        let proxmox = Proxmox::new(base_url, &tls, limit).map_err(|e| profile(&e))?;
-        let (user, token) = id
-            .split_once('!')
-            .ok_or_else(|| profile(&"api.id is not user@realm!name"))?;
-        return asks
-            .proxmox(&proxmox, user, token, old, new)
-            .await
-            .map(Some);
+        let proxmox = proxmox(spec, limit).map_err(|e| profile(&e))?;
+        let token = |full: Option<&str>, value: &Secret| {
+            let parts = full.unwrap_or(id).split_once('!');
+            let (user, id) = parts.ok_or_else(|| profile(&"the id is not user@realm!name"))?;
+            Ok::<_, Refusal>(Token {
+                user: user.to_owned(),
+                id: id.to_owned(),
+                value: value.clone(),
+            })
+        };
+        let (old, new) = (token(ids.old, old)?, token(ids.new, new)?);
+        return asks.proxmox(&proxmox, old, new).await.map(Some);
     }
-    let client = Client::new(base_url, &tls, limit).map_err(|e| profile(&e))?;
+    let client = Client::new(base_url, &tls(api), limit).map_err(|e| profile(&e))?;
     let check = async |value: &Secret| match &maker {
         Maker::Payments(key) => key.check(&client, value).await,
         Maker::Alerts(channel) => channel.check(&client, value).await,
@@ -185,21 +206,13 @@ impl Asks<'_> {
         }
     }
 
-    async fn proxmox(
-        &self,
-        proxmox: &Proxmox,
-        user: &str,
-        id: &str,
-        old: &Secret,
-        new: &Secret,
-    ) -> Result<String, Refusal> {
-        let token = |value: &Secret| Token {
-            user: user.to_owned(),
-            id: id.to_owned(),
-            value: value.clone(),
+    async fn proxmox(&self, proxmox: &Proxmox, old: Token, new: Token) -> Result<String, Refusal> {
+        let made_up = Token {
+            value: self.made_up.clone(),
+            ..new.clone()
         };
-        self.made_up_is_refused(proxmox.accepts(&token(&self.made_up)).await)?;
-        self.new_is_accepted(proxmox.accepts(&token(new)).await)?;
+        self.made_up_is_refused(proxmox.accepts(&made_up).await)?;
+        self.new_is_accepted(proxmox.accepts(&new).await)?;
         let failed = |e: keyroll_providers::proxmox::ProxmoxError| {
             self.refusal(
                 Code::Provider,
@@ -208,7 +221,7 @@ impl Asks<'_> {
             )
         };
         // Whoever is authenticated may ask for the version; only its rights make a token useful.
-        let rights = proxmox.permissions(&token(new)).await.map_err(failed)?;
+        let rights = proxmox.permissions(&new).await.map_err(failed)?;
         if rights.is_empty() {
             return Err(self.refusal(
                 Code::Value,
@@ -217,7 +230,6 @@ impl Asks<'_> {
             ));
         }
         // A token that was given another value has none of its own any more.
-        let old = token(old);
         let lacking = match proxmox.accepts(&old).await {
             Verdict::Accepted(_) => {
                 let before = proxmox.permissions(&old).await.map_err(failed)?;

@@ -3,8 +3,8 @@
 
 use jiff::{SignedDuration, Timestamp};
 use keyroll_audit::{
-    Abandoned, Backup, Body, Ending, Head, Operator, Record, Refused, Restored, Revealed,
-    RollbackEvent, Rotated, RotatedSecret, StepOutcome, StepTrail,
+    Abandoned, Backup, Body, Ending, Finalized, Head, Operator, Record, Refused, Restored,
+    Revealed, RollbackEvent, Rotated, RotatedSecret, StepOutcome, StepTrail,
 };
 use serde_json::json;
 
@@ -33,6 +33,7 @@ pub(crate) fn rotation() -> Rotated {
         overrides: Vec::new(),
         takes_back: None,
         finalizes: false,
+        made: None,
         secrets: vec![
             RotatedSecret {
                 name: "JWT_SECRET".into(),
@@ -114,11 +115,12 @@ pub(crate) fn bodies() -> Vec<Body> {
             operator: operator(),
             reason: String::new(),
         }),
-        Body::Rotation(Box::new(Rotated {
-            finalizes: true,
-            backup: None,
-            ..rotation()
-        })),
+        Body::Finalize(Finalized {
+            rotation: "20261123T231500Z-9f3c01ab".into(),
+            secrets: vec!["JWT_SECRET".into(), "JWT_REFRESH_SECRET".into()],
+            operator: operator(),
+            evidence: "tokens of the previous key get 401".into(),
+        }),
         Body::Restore(Restored {
             rotation: "20261123T231500Z-9f3c01ab".into(),
             backup: rotation().backup.unwrap(),

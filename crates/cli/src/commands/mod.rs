@@ -110,12 +110,15 @@ pub(crate) fn finish(outcome: &Outcome, global: &Global) -> u8 {
     );
     match outcome.ending {
         Ending::Completed => {
-            let what = match (outcome.finalizes, outcome.graced.join(", ")) {
-                (true, _) => "the grace windows are over, the previous values are dead".to_owned(),
-                (_, none) if none.is_empty() => {
+            let what = match (&outcome.made, outcome.finalizes, outcome.graced.join(", ")) {
+                (Some(made), ..) => format!("the token {made} is made, and nothing uses it yet"),
+                (_, true, _) => {
+                    "the grace windows are over, the previous values are dead".to_owned()
+                }
+                (.., none) if none.is_empty() => {
                     "the new set is in force, the old one is dead".to_owned()
                 }
-                (_, graced) => format!(
+                (.., graced) => format!(
                     "the new set is in force; the old value of {graced} is accepted too, until `keyroll finalize`"
                 ),
             };

@@ -9,8 +9,10 @@ mod env;
 mod health;
 mod outside;
 mod project;
+mod token;
 mod windows;
 
+pub(crate) use token::{Making, NewToken};
 pub(crate) use windows::Windows;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -41,6 +43,8 @@ pub(crate) struct TakesBack {
     pub(crate) values: BTreeMap<String, Secret>,
     /// What the settings of previous values held before it.
     pub(crate) previous: BTreeMap<String, Cell>,
+    /// The ids of tokens before it.
+    pub(crate) ids: BTreeMap<String, String>,
 }
 
 /// Everything that a rotation needs to begin.
@@ -208,6 +212,7 @@ pub(crate) async fn look(
         kind: profile.secrets[name].kind,
         key: profile.secrets[name].key.clone(),
         setting: None,
+        retires: None,
         old: fingerprints.fingerprint(&pair.old).to_string(),
         new: fingerprints.fingerprint(&pair.new).to_string(),
         uses: uses.get(name).cloned().unwrap_or_default(),
@@ -223,6 +228,7 @@ pub(crate) async fn look(
         waived: vec![],
         takes_back: back.as_ref().map(|b| b.rotation.clone()),
         finalizes: false,
+        makes: None,
         behind_proxy: behind_proxy(panel.as_ref(), &seen.containers, &services),
         build: request.build,
         secrets,
@@ -400,6 +406,7 @@ pub(crate) async fn bystander(
         waived: vec![],
         takes_back: None,
         finalizes: false,
+        makes: None,
         behind_proxy: false,
         build: false,
         secrets: vec![],

@@ -8,7 +8,7 @@ use keyroll_providers::postgres::{Cell, Session};
 use keyroll_secret::{Format, Secret};
 
 use super::{Findings, TakesBack};
-use crate::about::{About, PreviousFact, Reason, SecretFact, SettingFact};
+use crate::about::{About, IdFact, PreviousFact, Reason, SecretFact, SettingFact};
 use crate::error::{Code, RotateError};
 use crate::operations::Request;
 use crate::profile::{Profile, SecretKind, SecretSpec};
@@ -55,6 +55,13 @@ pub(super) fn given(
                 ),
                 _ => drop(values.insert(name.clone(), value.clone())),
             }
+        } else if spec.make.is_some() && request.stand_ins {
+            found.note(format!(
+                "{name}: keyroll makes a token with the rights of the present one first, as a rotation of its own"
+            ));
+            let made_up = Format::default().generate();
+            let made_up = made_up.map_err(|e| RotateError::Failed(e.to_string()))?;
+            values.insert(name.clone(), made_up);
         } else if spec.kind.comes_from_outside() && request.stand_ins {
             found.note(format!(
                 "{name} needs its new value from its provider, for which a rotation asks; its form and whether it is alive were not looked at"
@@ -109,11 +116,10 @@ impl Wish<'_> {
             let Some(setting) = &spec.setting else {
                 continue;
             };
-            let keys: Vec<&str> = [Some(setting), spec.previous.as_ref()]
-                .into_iter()
-                .flatten()
-                .map(String::as_str)
-                .collect();
+            let id_setting = spec.make.as_ref().map(|make| &make.id_setting);
+            // A token has the one, a webhook secret the other.
+            let keys = [Some(setting), spec.previous.as_ref().or(id_setting)];
+            let keys: Vec<&str> = keys.into_iter().flatten().map(String::as_str).collect();
             let cells = match session.read_settings(&table, &keys).await {
                 Ok(cells) => cells,
                 Err(error) => {
@@ -137,7 +143,31 @@ impl Wish<'_> {
                 continue;
             };
             self.fits(name, spec, old, new, found);
-            let previous = cells.get(1).map(|before| {
+            let id = match (id_setting, cells.get(1)) {
+                (Some(key), Some(Cell::Value(now))) => {
+                    let now = now.expose().to_owned();
+                    let wanted = match self.back {
+                        Some(back) => back.ids.get(name),
+                        None => self.request.token_ids.get(name),
+                    };
+                    Some(IdFact {
+                        key: key.clone(),
+                        new: wanted.unwrap_or(&now).clone(),
+                        old: now,
+                    })
+                }
+                (Some(key), _) => {
+                    found.refuse(
+                        Code::Settings,
+                        format!("{name}: setting {key} has no value"),
+                        "enter the token's full id in the application first",
+                    );
+                    continue;
+                }
+                (None, _) => None,
+            };
+            let before = cells.get(1).filter(|_| spec.previous.is_some());
+            let previous = before.map(|before| {
                 let after = self.previous_after(name, spec, old, before, found);
                 all.previous
                     .insert(name.clone(), (before.clone(), after.clone()));
@@ -153,6 +183,7 @@ impl Wish<'_> {
                 SettingFact {
                     key: setting.clone(),
                     previous,
+                    id,
                 },
             );
             all.pairs.insert(
@@ -285,7 +316,12 @@ pub(super) async fn validate(
         if request.stand_ins && !request.values.contains_key(&fact.name) {
             continue;
         }
-        match vendor::validate(&fact.name, spec, &pair.old, &pair.new, limit).await {
+        let id = fact.setting.as_ref().and_then(|s| s.id.as_ref());
+        let ids = vendor::Ids {
+            old: id.map(|id| id.old.as_str()),
+            new: id.map(|id| id.new.as_str()),
+        };
+        match vendor::validate(&fact.name, spec, ids, &pair.old, &pair.new, limit).await {
             Ok(Some(line)) => seen.push(line),
             Ok(None) => seen.push(format!(
                 "{}: nobody can be asked whether the new value is right",

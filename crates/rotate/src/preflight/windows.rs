@@ -8,7 +8,7 @@ use keyroll_providers::postgres::{Cell, Session};
 use keyroll_secret::{Identity, Secret};
 
 use super::{Findings, Ready, bystander, known};
-use crate::about::{About, Held, Operator, PreviousFact, SecretFact, SettingFact};
+use crate::about::{About, Held, IdFact, Operator, PreviousFact, SecretFact, SettingFact};
 use crate::error::{Code, Refusal, RotateError};
 use crate::profile::Profile;
 use crate::report::{PlanReport, Progress};
@@ -84,6 +84,15 @@ impl Windows<'_> {
         };
         for name in self.names {
             let spec = &self.profile.secrets[name];
+            if spec.make.is_some() {
+                if let Some((fact, pair)) =
+                    self.open_token(session, journal, identity, name).await?
+                {
+                    facts.push(fact);
+                    pairs.insert(name.clone(), pair);
+                }
+                continue;
+            }
             let (Some(setting), Some(previous)) = (&spec.setting, &spec.previous) else {
                 continue;
             };
@@ -123,7 +132,9 @@ impl Windows<'_> {
                         after: settings::held(&after),
                         grace_hours: None,
                     }),
+                    id: None,
                 }),
+                retires: None,
                 old: key.fingerprint(&old).to_string(),
                 new: key.fingerprint(new).to_string(),
                 uses: vec![],
@@ -137,6 +148,84 @@ impl Windows<'_> {
             all.insert(name.clone(), (before.clone(), after));
         }
         Ok((facts, pairs, all))
+    }
+}
+
+impl Windows<'_> {
+    /// A token before the present one, where the journal has it as previous.
+    async fn open_token(
+        &self,
+        session: &Session,
+        journal: &Journal,
+        identity: &Identity,
+        name: &str,
+    ) -> Result<Option<(SecretFact, Pair)>, RotateError> {
+        let spec = &self.profile.secrets[name];
+        let Some(old) = still_known(journal, identity, name)? else {
+            return Ok(None);
+        };
+        let current = journal.versions_of(name)?;
+        let current = current.iter().find(|v| v.state == VersionState::Current);
+        let opened = match current {
+            Some(version) => About::of(&journal.rotation(&version.rotation)?)?.secrets,
+            None => vec![],
+        };
+        let opened = opened.into_iter().find(|s| s.name == name);
+        let setting = opened.and_then(|s| s.setting);
+        let (Some(table), Some(setting), Some(sealed)) = (
+            self.profile.settings.as_ref().map(settings::table),
+            setting,
+            current.and_then(|v| v.sealed.as_ref()),
+        ) else {
+            return Ok(None);
+        };
+        let new = identity.open_secret(sealed);
+        let new = new.map_err(|e| RotateError::Failed(e.to_string()))?;
+        let Some(id) = setting.id else {
+            return Ok(None);
+        };
+        let read = session
+            .read_settings(&table, &[&setting.key, &id.key])
+            .await;
+        let read = read.map_err(|e| {
+            let next = "mend it, or correct [settings] in the profile";
+            RotateError::from(Refusal::new(Code::Settings, e.to_string(), next))
+        })?;
+        // Whoever has put the old token into the settings again still uses it.
+        let holds =
+            |at: usize, text: &str| matches!(&read[at], Cell::Value(v) if v.expose() == text);
+        if !holds(0, new.expose()) || !holds(1, &id.new) {
+            let what = format!(
+                "{name}: the settings do not hold the token {} that the last rotation put there",
+                id.new
+            );
+            return Err(Refusal::new(
+                Code::Drift,
+                what,
+                "find out who has changed them; the old token is not deleted",
+            )
+            .into());
+        }
+        let key = identity.fingerprint_key();
+        let fact = SecretFact {
+            name: name.to_owned(),
+            kind: spec.kind,
+            key: spec.key.clone(),
+            setting: Some(SettingFact {
+                key: setting.key,
+                previous: None,
+                id: Some(IdFact {
+                    old: id.new.clone(),
+                    ..id.clone()
+                }),
+            }),
+            retires: Some(id.old),
+            old: key.fingerprint(&old).to_string(),
+            new: key.fingerprint(&new).to_string(),
+            uses: vec![],
+        };
+        let written = None;
+        Ok(Some((fact, Pair { old, new, written })))
     }
 }
 

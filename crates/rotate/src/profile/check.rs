@@ -194,6 +194,34 @@ fn integration(name: &str, secret: &SecretSpec) -> Option<(String, String)> {
             "expected whose secret it is: the client's id, or the token's full id (user@realm!name)",
         );
     }
+    if let Some(make) = &secret.make {
+        if secret.kind != SecretKind::ProxmoxToken
+            || secret.setting.is_none()
+            || secret.previous.is_some()
+        {
+            return problem(
+                "make",
+                "keyroll makes Proxmox tokens alone; expected kind proxmox-token, a `setting`, and no `previous`",
+            );
+        }
+        let id = api.and_then(|a| a.id.as_deref()).unwrap_or_default();
+        let user = |full: &str| full.split_once('!').map(|(user, _)| user.to_owned());
+        match (user(&make.manager), user(id)) {
+            (None, _) => {
+                return problem(
+                    "make.manager",
+                    "expected a token's full id (user@realm!name)",
+                );
+            }
+            (manager, own) if manager == own => {
+                return problem(
+                    "make.manager",
+                    "expected a token of another user: none can manage its own user's tokens",
+                );
+            }
+            _ => {}
+        }
+    }
     for (i, text) in api
         .map(|a| a.fingerprints.as_slice())
         .unwrap_or_default()

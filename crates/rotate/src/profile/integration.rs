@@ -154,6 +154,18 @@ pub enum MailTlsSpec {
     None,
 }
 
+/// A Proxmox token that keyroll makes itself: a second one with the rights of the first, which is deleted when its grace window ends.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MakeSpec {
+    /// The setting that holds the token's full id (`user@realm!name`): it changes together with the secret.
+    pub id_setting: String,
+    /// The full id of another identity's token, which may manage the user's tokens and give them rights. A token can do neither for itself.
+    pub manager: String,
+    /// The file with that token's value.
+    pub manager_file: PathBuf,
+}
+
 /// An endpoint that takes signed events.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -12,6 +12,7 @@ pub use integration::AlertSpec;
 pub use integration::ApiSpec;
 pub use integration::Day;
 pub use integration::MailTlsSpec;
+pub use integration::MakeSpec;
 pub use integration::ScheduleSpec;
 pub use integration::ScopeSpec;
 pub use integration::SettingsSpec;

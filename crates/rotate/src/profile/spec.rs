@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use keyroll_secret::{Alphabet, Format};
 use serde::{Deserialize, Serialize};
 
-use super::integration::{AlertSpec, ApiSpec, ScheduleSpec, SettingsSpec, WebhookSpec};
+use super::integration::{AlertSpec, ApiSpec, MakeSpec, ScheduleSpec, SettingsSpec, WebhookSpec};
 
 /// One stack. Paths are absolute once loaded.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -261,6 +261,8 @@ pub struct SecretSpec {
     pub interval_days: Option<u32>,
     /// Where the provider of the secret is asked about it, where that is not the provider's own address.
     pub api: Option<ApiSpec>,
+    /// How keyroll makes it, where it is a Proxmox token.
+    pub make: Option<MakeSpec>,
     /// The application's endpoint for events that are signed with it.
     pub webhook: Option<WebhookSpec>,
     /// What new values look like.

@@ -120,6 +120,9 @@ impl Step for Commit {
     ) -> BoxFuture<'a, Result<Evidence, ConfirmError>> {
         Box::pin(async {
             match self.pending(cx) {
+                Ok(0) if self.world.about.makes.is_some() => {
+                    Ok(Evidence::new("the token is made, and its value sealed"))
+                }
                 Ok(0) if self.world.about.finalizes => Ok(Evidence::new(
                     "the grace windows are over, the previous versions retired",
                 )),

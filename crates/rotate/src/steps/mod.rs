@@ -9,9 +9,11 @@ mod database_password;
 mod database_sessions;
 mod env_candidate;
 mod env_file;
+mod old_token;
 mod recreate;
 mod settings;
 mod summary;
+pub(crate) mod token;
 mod trail;
 mod verify;
 
@@ -35,6 +37,8 @@ pub(crate) mod names {
     pub(crate) const APP_SESSIONS: &str = "app-sessions";
     pub(crate) const DATABASE_SESSIONS: &str = "database-sessions";
     pub(crate) const SETTINGS: &str = "settings";
+    pub(crate) const TOKEN: &str = "token";
+    pub(crate) const OLD_TOKEN: &str = "old-token";
     pub(crate) const VERIFY: &str = "verify";
     pub(crate) const COMMIT: &str = "commit";
     pub(crate) const TRAIL: &str = "trail";
@@ -70,6 +74,10 @@ struct Scope {
     settings: bool,
     /// Grace windows are ended, and nothing is rotated.
     finalizes: bool,
+    /// A token that has been in a grace window is deleted.
+    old_tokens: bool,
+    /// A token is made, and nothing is rotated.
+    makes: bool,
 }
 
 impl Scope {
@@ -84,6 +92,8 @@ impl Scope {
             env: about.secrets.iter().any(|s| s.env_key().is_some()) && !about.finalizes,
             settings: about.secrets.iter().any(|s| s.setting.is_some()),
             finalizes: about.finalizes,
+            old_tokens: about.finalizes && about.secrets.iter().any(|s| s.retires.is_some()),
+            makes: about.makes.is_some(),
         }
     }
 
@@ -102,8 +112,8 @@ const ROWS: &[Row] = &[
         name: names::BACKUP,
         needs: &[],
         undo_after: &[],
-        // What a finalize changes is sealed with it.
-        planned: |s| !s.finalizes,
+        // What a finalize changes is sealed with it, and a new token changes nothing.
+        planned: |s| !s.finalizes && !s.makes,
     },
     Row {
         name: names::ENV_CANDIDATE,
@@ -124,6 +134,7 @@ const ROWS: &[Row] = &[
             names::APP_SESSIONS,
             names::DATABASE_SESSIONS,
             names::SETTINGS,
+            names::TOKEN,
             names::VERIFY,
         ],
         planned: |_| true,
@@ -166,6 +177,12 @@ const ROWS: &[Row] = &[
         planned: |s| s.rotates(SecretKind::PostgresPassword),
     },
     Row {
+        name: names::TOKEN,
+        needs: &[names::BASELINE],
+        undo_after: &[],
+        planned: |s| s.makes,
+    },
+    Row {
         name: names::SETTINGS,
         // Last of the changes: whatever else fails, no provider's events have met it.
         needs: &[
@@ -187,6 +204,7 @@ const ROWS: &[Row] = &[
             names::APP_SESSIONS,
             names::DATABASE_SESSIONS,
             names::SETTINGS,
+            names::TOKEN,
         ],
         undo_after: &[],
         planned: |_| true,
@@ -206,6 +224,7 @@ pub(crate) fn plan(world: &Arc<World>) -> Plan {
     let after = after.map(|name| -> Box<dyn Step> {
         let world = world.clone();
         match *name {
+            names::OLD_TOKEN => Box::new(old_token::OldToken { world }),
             names::TRAIL => Box::new(trail::Trail { world }),
             _ => Box::new(summary::Summary { world }),
         }
@@ -236,6 +255,8 @@ impl Profile {
             env: secrets.iter().any(|s| s.env_key().is_some()),
             settings: secrets.iter().any(|s| s.setting.is_some()),
             finalizes: false,
+            old_tokens: false,
+            makes: false,
         })
     }
 }
@@ -262,9 +283,11 @@ fn shape_of(scope: &Scope) -> Shape {
     }
 }
 
-/// The steps after the point of no return. What ends a grace window has nothing to hand over.
+/// The steps after the point of no return. What ends a grace window or makes a token has nothing to hand over.
 fn after(scope: &Scope) -> &'static [&'static str] {
-    if scope.finalizes {
+    if scope.old_tokens {
+        &[names::OLD_TOKEN, names::TRAIL]
+    } else if scope.finalizes || scope.makes {
         &[names::TRAIL]
     } else {
         &[names::TRAIL, names::SUMMARY]
@@ -309,6 +332,7 @@ fn make(name: &str, world: &Arc<World>) -> Box<dyn Compensate> {
         names::APP_SESSIONS => Box::new(app_sessions::AppSessions { world }),
         names::DATABASE_SESSIONS => Box::new(database_sessions::DatabaseSessions { world }),
         names::SETTINGS => Box::new(settings::Settings { world }),
+        names::TOKEN => Box::new(token::Token { world }),
         _ => Box::new(verify::Verify { world }),
     }
 }

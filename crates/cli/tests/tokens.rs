@@ -1,0 +1,91 @@
+//! A Proxmox token that keyroll makes itself, from the second token to the end of the first.
+
+mod common;
+mod node;
+
+use common::{Bench, DONE, GOING_BACK, REFUSED, ROLLED_BACK};
+use keyroll_testkit::{StackOptions, containers_wanted};
+use node::{Node, SECRET, USER};
+
+#[tokio::test]
+async fn a_token_gets_a_second_one_with_its_rights_and_goes_when_its_window_is_ended() {
+    if !containers_wanted() {
+        return;
+    }
+    let bench = Bench::start(StackOptions::new()).await;
+    let node = Node::open(&bench.stack, bench.keyroll.home()).await;
+    let first = format!("{USER}!panel");
+    assert_eq!(node.in_use(&bench.stack).await, first);
+
+    let plan = bench.run(&node.with(&["plan", SECRET])).await;
+    assert_eq!(plan.code, DONE, "{plan:?}");
+    assert!(plan.stdout.contains("keyroll makes a token"), "{plan:?}");
+    assert_eq!(node.tokens().len(), 1, "a plan made one");
+
+    let run = bench.run(&node.with(&["rotate", SECRET, "--yes"])).await;
+    assert_eq!(run.code, DONE, "{run:?}");
+    let second = node.in_use(&bench.stack).await;
+    assert_ne!(second, first);
+    assert_eq!(node.tokens().len(), 2, "both live in the window");
+    assert_eq!(node.rights(&second), node.rights(&first));
+    assert_eq!(node.rights(&second).len(), 2);
+    bench
+        .trail_says("completed", &["PROXMOX_TOKEN_SECRET previous"])
+        .await;
+
+    let again = bench.run(&node.with(&["rotate", SECRET, "--yes"])).await;
+    assert_eq!(again.code, REFUSED, "{again:?}");
+    assert!(again.stderr.contains("  grace: "), "{again:?}");
+    assert_eq!(node.tokens().len(), 2);
+
+    let run = bench.run(&node.with(&["finalize", SECRET, "--yes"])).await;
+    assert_eq!(run.code, DONE, "{run:?}");
+    assert_eq!(node.in_use(&bench.stack).await, second);
+    assert_eq!(node.tokens().into_iter().collect::<Vec<_>>(), [second]);
+    bench
+        .trail_says("completed", &["the old tokens are deleted"])
+        .await;
+}
+
+#[tokio::test]
+async fn a_token_that_a_rotation_did_not_use_is_used_by_the_next_and_none_is_left_over() {
+    if !containers_wanted() {
+        return;
+    }
+    let bench = Bench::start(StackOptions::new()).await;
+    let node = Node::open(&bench.stack, bench.keyroll.home()).await;
+    let first = node.in_use(&bench.stack).await;
+
+    // The token is made, and the rotation that would use it goes back.
+    let page = bench.stack.fault("page-500");
+    let moments = vec![
+        common::at("settings: done", || page.set()),
+        common::at(GOING_BACK, || page.clear()),
+    ];
+    let command = node.with(&["rotate", SECRET, "--yes"]);
+    let run = bench.interfere(&command, moments).await;
+    assert_eq!(run.code, ROLLED_BACK, "{run:?}");
+    assert_eq!(node.in_use(&bench.stack).await, first);
+    let both = node.tokens();
+    assert_eq!(both.len(), 2, "the made one waits");
+
+    let run = bench.run(&command).await;
+    assert_eq!(run.code, DONE, "{run:?}");
+    assert_eq!(node.tokens(), both, "another one was made");
+    let second = node.in_use(&bench.stack).await;
+    assert_ne!(second, first);
+    let run = bench
+        .run(&node.with(&["rollback", &rotation(&run.stdout), "--yes"]))
+        .await;
+    assert_eq!(run.code, DONE, "{run:?}");
+    assert_eq!(
+        node.in_use(&bench.stack).await,
+        first,
+        "taken back, id and secret together"
+    );
+}
+
+fn rotation(stdout: &str) -> String {
+    let told = stdout.lines().find_map(|l| l.strip_prefix("rotation   "));
+    told.expect("its name").to_owned()
+}
