@@ -6,7 +6,6 @@
 use jiff::civil::{DateTime, Weekday};
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
-use keyroll_journal::Journal;
 
 use crate::error::RotateError;
 use crate::operations::Keyroll;
@@ -93,12 +92,7 @@ impl std::fmt::Display for WindowSpec {
 impl Keyroll {
     /// What is due at this moment, in the host's time zone, and what of it can be rotated without a person.
     pub fn due(&self, now: Timestamp) -> Result<DueReport, RotateError> {
-        let state = &self.profile.paths.state;
-        let journal = if Journal::exists(state) {
-            Some(Journal::open(state)?)
-        } else {
-            None
-        };
+        let journal = self.journal()?;
         let mut all = vec![];
         for name in self.profile.secrets.keys() {
             all.push(status::secret_status(

@@ -14,6 +14,7 @@ use keyroll_secret::Secret;
 
 use crate::about::{About, Held, SecretFact};
 use crate::database;
+use crate::error::{Code, Refusal};
 use crate::panel::Finding;
 use crate::profile::SettingsSpec;
 use crate::world::{Pair, Set, World};
@@ -40,6 +41,18 @@ pub(crate) fn table(spec: &SettingsSpec) -> SettingsTable {
             .as_ref()
             .map(|column| Named::new("settings.updated_column", column)),
     }
+}
+
+/// What these settings hold, in the order of their names.
+pub(crate) async fn read(
+    session: &Session,
+    table: &SettingsTable,
+    keys: &[&str],
+) -> Result<Vec<Cell>, Refusal> {
+    session.read_settings(table, keys).await.map_err(|e| {
+        let next = "mend it, or correct [settings] in the profile";
+        Refusal::new(Code::Settings, e.to_string(), next)
+    })
 }
 
 /// Which kind of thing a setting holds; no value.

@@ -120,6 +120,16 @@ impl World {
             return Ok(());
         }
         let containers = self.containers().await?;
+        self.wait_among(&containers, services, limit).await
+    }
+
+    /// [`World::wait_healthy`], of containers that were just looked at.
+    async fn wait_among(
+        &self,
+        containers: &[Container],
+        services: &[String],
+        limit: Duration,
+    ) -> Result<(), Finding> {
         let mut ids = vec![];
         for service in services {
             match containers.iter().find(|c| c.service == *service) {
@@ -147,8 +157,12 @@ impl World {
     /// Waits until every service that is made anew is well. One that was not well before, and was rotated all the same, is not
     /// waited for.
     pub(crate) async fn recreated_are_well(&self) -> Result<(), Finding> {
-        let limit = Duration::from_secs(self.about.profile.limits.healthy_seconds);
-        self.wait_healthy(&self.well_before(), limit).await
+        self.wait_healthy(&self.well_before(), self.healthy_within())
+            .await
+    }
+
+    fn healthy_within(&self) -> Duration {
+        Duration::from_secs(self.about.profile.limits.healthy_seconds)
     }
 
     /// The services that are made anew, and were well before.
@@ -171,7 +185,8 @@ impl World {
                 ended.name, ended.restart_count, ended.name
             )));
         }
-        self.recreated_are_well().await
+        self.wait_among(&containers, &targets, self.healthy_within())
+            .await
     }
 
     /// Services of which compose now wants something else than at preflight, the rotated values aside: a file was edited.

@@ -234,7 +234,7 @@ impl Keyroll {
     }
 
     /// The journal, if there is one; none is made.
-    fn journal(&self) -> Result<Option<Journal>, RotateError> {
+    pub(crate) fn journal(&self) -> Result<Option<Journal>, RotateError> {
         let state = &self.profile().paths.state;
         if !Journal::exists(state) {
             return Ok(None);

@@ -49,11 +49,33 @@ pub(crate) fn scheme(kind: SecretKind) -> Option<Scheme> {
     })
 }
 
-/// Whom to ask.
+/// Whom to ask with one request.
 enum Maker {
     Payments(PaymentKey),
     Alerts(AlertChannel),
-    Proxmox,
+}
+
+impl Maker {
+    fn api(&self) -> &'static str {
+        match self {
+            Self::Payments(key) => key.api(),
+            Self::Alerts(channel) => channel.api(),
+        }
+    }
+
+    fn made_up(&self) -> Secret {
+        match self {
+            Self::Payments(key) => key.wrong(),
+            Self::Alerts(channel) => channel.wrong(),
+        }
+    }
+
+    async fn check(&self, client: &Client, value: &Secret) -> Verdict {
+        match self {
+            Self::Payments(key) => key.check(client, value).await,
+            Self::Alerts(channel) => channel.check(client, value).await,
+        }
+    }
 }
 
 fn maker(kind: SecretKind, id: &str) -> Option<Maker> {
@@ -67,7 +89,6 @@ fn maker(kind: SecretKind, id: &str) -> Option<Maker> {
         SecretKind::SlackUrl => Maker::Alerts(AlertChannel::Slack),
         SecretKind::DiscordUrl => Maker::Alerts(AlertChannel::Discord),
         SecretKind::TelegramToken => Maker::Alerts(AlertChannel::Telegram),
-        SecretKind::ProxmoxToken => Maker::Proxmox,
         _ => return None,
     })
 }
@@ -110,29 +131,15 @@ pub(crate) async fn validate(
     let nothing = ApiSpec::default();
     let api = spec.api.as_ref().unwrap_or(&nothing);
     let id = api.id.as_deref().unwrap_or_default();
-    let Some(maker) = maker(spec.kind, id) else {
-        return Ok(None);
-    };
-    let own = match &maker {
-        Maker::Payments(key) => key.api(),
-        Maker::Alerts(channel) => channel.api(),
-        Maker::Proxmox => "",
-    };
-    let base_url = api.base_url.as_deref().unwrap_or(own);
-    let asks = Asks {
-        name,
-        base_url,
-        made_up: match &maker {
-            Maker::Payments(key) => key.wrong(),
-            Maker::Alerts(channel) => channel.wrong(),
-            Maker::Proxmox => Secret::new(NO_TOKEN),
-        },
-    };
     let profile = |e: &dyn std::fmt::Display| {
         let next = format!("mend [secrets.{name}.api] in the profile");
         Refusal::new(Code::Provider, format!("{name}: {e}"), next)
     };
-    if let Maker::Proxmox = maker {
+    let asks = |own| Asks {
+        name,
+        base_url: api.base_url.as_deref().unwrap_or(own),
+    };
+    if spec.kind == SecretKind::ProxmoxToken {
         let proxmox = proxmox(spec, limit).map_err(|e| profile(&e))?;
         let token = |full: Option<&str>, value: &Secret| {
             let parts = full.unwrap_or(id).split_once('!');
@@ -144,25 +151,24 @@ pub(crate) async fn validate(
             })
         };
         let (old, new) = (token(ids.old, old)?, token(ids.new, new)?);
-        return asks.proxmox(&proxmox, old, new).await.map(Some);
+        return asks("").proxmox(&proxmox, old, new).await.map(Some);
     }
-    let client = Client::new(base_url, &tls(api), limit).map_err(|e| profile(&e))?;
-    let check = async |value: &Secret| match &maker {
-        Maker::Payments(key) => key.check(&client, value).await,
-        Maker::Alerts(channel) => channel.check(&client, value).await,
-        Maker::Proxmox => unreachable!("asked above"),
+    let Some(maker) = maker(spec.kind, id) else {
+        return Ok(None);
     };
-    asks.made_up_is_refused(check(&asks.made_up).await)?;
-    asks.new_is_accepted(check(new).await)?;
+    let asks = asks(maker.api());
+    let client = Client::new(asks.base_url, &tls(api), limit).map_err(|e| profile(&e))?;
+    asks.made_up_is_refused(maker.check(&client, &maker.made_up()).await)?;
+    asks.new_is_accepted(maker.check(&client, new).await)?;
     Ok(Some(format!(
-        "{base_url} accepts the new value of {name}, and refuses a made-up one"
+        "{} accepts the new value of {name}, and refuses a made-up one",
+        asks.base_url
     )))
 }
 
 struct Asks<'a> {
     name: &'a str,
     base_url: &'a str,
-    made_up: Secret,
 }
 
 impl Asks<'_> {
@@ -208,7 +214,7 @@ impl Asks<'_> {
 
     async fn proxmox(&self, proxmox: &Proxmox, old: Token, new: Token) -> Result<String, Refusal> {
         let made_up = Token {
-            value: self.made_up.clone(),
+            value: Secret::new(NO_TOKEN),
             ..new.clone()
         };
         self.made_up_is_refused(proxmox.accepts(&made_up).await)?;

@@ -5,7 +5,6 @@ use std::process::Command;
 
 use keyroll_providers::payment::Scheme;
 use keyroll_sandbox_providers::Providers;
-use keyroll_sandbox_providers::proxmox::{Acl, Token};
 use keyroll_secret::{Format, Secret};
 use keyroll_testkit::{Keyroll, Stack, TestkitError};
 
@@ -147,22 +146,9 @@ impl<'a> Shop<'a> {
         {
             let mut known = self.providers.known();
             known.alive.insert(self.new[1].expose().to_owned());
-            let (user, id) = ("proxpanel@pve", "panel");
-            let token = Token {
-                value: self.new[0].expose().to_owned(),
-                privsep: true,
-                expire: 0,
-                comment: None,
-            };
-            known.proxmox.tokens.insert((user.into(), id.into()), token);
-            for who in [user.to_owned(), format!("{user}!{id}")] {
-                known.proxmox.acl.insert(Acl {
-                    path: "/".into(),
-                    who,
-                    role: "PVEVMAdmin".into(),
-                    propagate: true,
-                });
-            }
+            let token = self.new[0].expose();
+            let proxmox = &mut known.proxmox;
+            proxmox.add_token("proxpanel@pve", "panel", token, "PVEVMAdmin");
         }
         let old_token = Secret::new("00000000-1111-4222-8333-444444444444");
         for (key, value) in [

@@ -473,6 +473,44 @@ fn report(
     }
 }
 
+/// Of a rotation that edits no file and recreates no container: the world that was looked with, and what people will notice.
+fn ready_without_edit(
+    world: World,
+    values: Values,
+    blast_radius: Vec<String>,
+    journal: &Journal,
+) -> Result<Ready, RotateError> {
+    let about = &world.about;
+    let report = PlanReport {
+        stack: about.profile.name.clone(),
+        project: about.project.name.clone(),
+        secrets: planned(about),
+        services: vec![],
+        env_file: about.env_file.path.clone(),
+        derived_keys: vec![],
+        blast_radius,
+        order: steps::order(about),
+        backup_bytes: 0,
+        free_bytes: 0,
+        accepted: vec![],
+        validated: vec![],
+        notes: vec![],
+    };
+    Ok(Ready {
+        id: world.rotation,
+        known_current: known(journal, about, VersionState::Current, |fact| &fact.new)?,
+        known_previous: known(journal, about, VersionState::Previous, |fact| &fact.old)?,
+        keep: settings::to_seal(&values.previous),
+        values,
+        engine: world.engine,
+        cli: world.cli,
+        panel: world.panel,
+        sessions: world.sessions,
+        about: world.about,
+        report,
+    })
+}
+
 fn planned(about: &About) -> Vec<PlannedSecret> {
     let setting = |s: &SecretFact| {
         let setting = s.setting.as_ref()?;

@@ -120,14 +120,10 @@ impl Wish<'_> {
             // A token has the one, a webhook secret the other.
             let keys = [Some(setting), spec.previous.as_ref().or(id_setting)];
             let keys: Vec<&str> = keys.into_iter().flatten().map(String::as_str).collect();
-            let cells = match session.read_settings(&table, &keys).await {
+            let cells = match settings::read(session, &table, &keys).await {
                 Ok(cells) => cells,
-                Err(error) => {
-                    found.refuse(
-                        Code::Settings,
-                        error.to_string(),
-                        "mend it, or correct [settings] in the profile",
-                    );
+                Err(refusal) => {
+                    found.refusals.push(refusal);
                     return all;
                 }
             };

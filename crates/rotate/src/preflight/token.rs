@@ -1,6 +1,5 @@
 //! What is looked at before a Proxmox token is made: which one is in force, what earlier rotations have made, and who manages them.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -8,13 +7,12 @@ use keyroll_journal::{Ending, Journal, RotationId, VersionState};
 use keyroll_providers::postgres::Cell;
 use keyroll_secret::{Identity, Secret};
 
-use super::{Ready, bystander};
+use super::{Ready, bystander, ready_without_edit};
 use crate::about::{About, MakesFact, Operator};
 use crate::error::{Code, Refusal, RotateError};
 use crate::profile::Profile;
-use crate::report::{PlanReport, PlannedSecret, Progress};
-use crate::settings::{self, Previous};
-use crate::steps;
+use crate::report::Progress;
+use crate::settings;
 use crate::steps::token::{MADE, Managed, parts};
 use crate::world::{Values, World, kept};
 
@@ -100,27 +98,25 @@ impl NewToken<'_> {
             like,
             discards,
         };
-        let report = report(&world.about, &fact);
+        let mut notice = vec![format!(
+            "the token {} is made, with the rights of {}; nothing uses it yet",
+            fact.id, fact.like
+        )];
+        if !fact.discards.is_empty() {
+            notice.push(format!(
+                "deleted, made earlier and in use nowhere: {}",
+                fact.discards.join(", ")
+            ));
+        }
         world.about.makes = Some(fact);
         let mut others = std::mem::take(&mut world.others);
         others.insert(name.to_owned(), old);
-        Ok(Making::Ready(Box::new(Ready {
-            id,
-            values: Values {
-                pairs: BTreeMap::new(),
-                others,
-                previous: Previous::new(),
-            },
-            keep: vec![],
-            known_current: BTreeSet::new(),
-            known_previous: BTreeSet::new(),
-            engine: world.engine,
-            cli: world.cli,
-            panel: world.panel,
-            sessions: world.sessions,
-            about: world.about,
-            report,
-        })))
+        let values = Values {
+            others,
+            ..Values::default()
+        };
+        let ready = ready_without_edit(world, values, notice, journal)?;
+        Ok(Making::Ready(Box::new(ready)))
     }
 
     /// The secret and the full id that the application's settings hold.
@@ -139,11 +135,7 @@ impl NewToken<'_> {
         let session = world.database_session(id).await;
         let mend = "mend it, or correct [database] in the profile";
         let session = session.map_err(|e| refuse(Code::Database, world.clean(&e), mend.into()))?;
-        let read = session
-            .read_settings(&table, &[setting, &make.id_setting])
-            .await;
-        let mend = "mend it, or correct [settings] in the profile";
-        let read = read.map_err(|e| refuse(Code::Settings, e.to_string(), mend.into()))?;
+        let read = settings::read(&session, &table, &[setting, &make.id_setting]).await?;
         world.sessions.put(session);
         match read.as_slice() {
             [Cell::Value(secret), Cell::Value(full)] => {
@@ -179,35 +171,4 @@ fn earlier(
     }
     all.reverse();
     Ok(all)
-}
-
-fn report(about: &About, fact: &MakesFact) -> PlanReport {
-    let mut blast_radius = vec![format!(
-        "the token {} is made, with the rights of {}; nothing uses it yet",
-        fact.id, fact.like
-    )];
-    if !fact.discards.is_empty() {
-        blast_radius.push(format!(
-            "deleted, made earlier and in use nowhere: {}",
-            fact.discards.join(", ")
-        ));
-    }
-    PlanReport {
-        stack: about.profile.name.clone(),
-        project: about.project.name.clone(),
-        secrets: Vec::<PlannedSecret>::new(),
-        services: vec![],
-        env_file: about.env_file.path.clone(),
-        derived_keys: vec![],
-        blast_radius,
-        order: steps::order(&About {
-            makes: Some(fact.clone()),
-            ..about.clone()
-        }),
-        backup_bytes: 0,
-        free_bytes: 0,
-        accepted: vec![],
-        validated: vec![],
-        notes: vec![],
-    }
 }

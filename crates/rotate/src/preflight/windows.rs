@@ -7,14 +7,13 @@ use keyroll_journal::{Journal, RotationId, VersionState};
 use keyroll_providers::postgres::{Cell, Session};
 use keyroll_secret::{Identity, Secret};
 
-use super::{Findings, Ready, bystander, known};
+use super::{Findings, Ready, bystander, ready_without_edit};
 use crate::about::{About, Held, IdFact, Operator, PreviousFact, SecretFact, SettingFact};
 use crate::error::{Code, Refusal, RotateError};
 use crate::profile::Profile;
-use crate::report::{PlanReport, Progress};
+use crate::report::Progress;
 use crate::settings::{self, Previous};
-use crate::steps;
-use crate::world::{Pair, Values, World};
+use crate::world::{Pair, Values};
 
 /// Grace windows that are to be ended.
 #[derive(Debug)]
@@ -67,7 +66,13 @@ impl Windows<'_> {
             others: std::mem::take(&mut world.others),
             previous,
         };
-        ready(world, id, values, journal)
+        let facts = world.about.secrets.iter();
+        let names: Vec<&str> = facts.map(|s| s.name.as_str()).collect();
+        let notice = format!(
+            "events that are signed with the previous value of {} are refused from now on",
+            names.join(", ")
+        );
+        ready_without_edit(world, values, vec![notice], journal)
     }
 
     async fn open(
@@ -96,18 +101,14 @@ impl Windows<'_> {
             let (Some(setting), Some(previous)) = (&spec.setting, &spec.previous) else {
                 continue;
             };
-            let read = session.read_settings(&table, &[setting, previous]).await;
-            let read = read.map_err(|e| {
-                let next = "mend it, or correct [settings] in the profile";
-                RotateError::from(Refusal::new(Code::Settings, e.to_string(), next))
-            })?;
+            let read = settings::read(session, &table, &[setting, previous]).await?;
             let [now, before] = read.as_slice() else {
                 continue;
             };
             let (old, after) = match before {
                 Cell::Value(old) if !old.is_empty() => (old.clone(), was_before(journal, name)?),
                 // Somebody has emptied the row by hand: what is left is to show that the value is dead, and to forget the window.
-                _ => match still_known(journal, identity, name)? {
+                _ => match value_in(journal, identity, name, VersionState::Previous)? {
                     Some(old) => (old, before.clone()),
                     None => continue,
                 },
@@ -149,9 +150,7 @@ impl Windows<'_> {
         }
         Ok((facts, pairs, all))
     }
-}
 
-impl Windows<'_> {
     /// A token before the present one, where the journal has it as previous.
     async fn open_token(
         &self,
@@ -161,36 +160,19 @@ impl Windows<'_> {
         name: &str,
     ) -> Result<Option<(SecretFact, Pair)>, RotateError> {
         let spec = &self.profile.secrets[name];
-        let Some(old) = still_known(journal, identity, name)? else {
+        let Some(old) = value_in(journal, identity, name, VersionState::Previous)? else {
             return Ok(None);
         };
-        let current = journal.versions_of(name)?;
-        let current = current.iter().find(|v| v.state == VersionState::Current);
-        let opened = match current {
-            Some(version) => About::of(&journal.rotation(&version.rotation)?)?.secrets,
-            None => vec![],
-        };
-        let opened = opened.into_iter().find(|s| s.name == name);
-        let setting = opened.and_then(|s| s.setting);
-        let (Some(table), Some(setting), Some(sealed)) = (
-            self.profile.settings.as_ref().map(settings::table),
-            setting,
-            current.and_then(|v| v.sealed.as_ref()),
-        ) else {
+        let table = self.profile.settings.as_ref().map(settings::table);
+        let setting = opened_by(journal, name)?;
+        let new = value_in(journal, identity, name, VersionState::Current)?;
+        let (Some(table), Some(setting), Some(new)) = (table, setting, new) else {
             return Ok(None);
         };
-        let new = identity.open_secret(sealed);
-        let new = new.map_err(|e| RotateError::Failed(e.to_string()))?;
         let Some(id) = setting.id else {
             return Ok(None);
         };
-        let read = session
-            .read_settings(&table, &[&setting.key, &id.key])
-            .await;
-        let read = read.map_err(|e| {
-            let next = "mend it, or correct [settings] in the profile";
-            RotateError::from(Refusal::new(Code::Settings, e.to_string(), next))
-        })?;
+        let read = settings::read(session, &table, &[&setting.key, &id.key]).await?;
         // Whoever has put the old token into the settings again still uses it.
         let holds =
             |at: usize, text: &str| matches!(&read[at], Cell::Value(v) if v.expose() == text);
@@ -229,81 +211,38 @@ impl Windows<'_> {
     }
 }
 
-/// The value of a window that the journal has as open.
-fn still_known(
+/// The value that the journal has of this secret in this state.
+fn value_in(
     journal: &Journal,
     identity: &Identity,
     name: &str,
+    state: VersionState,
 ) -> Result<Option<Secret>, RotateError> {
     let versions = journal.versions_of(name)?;
-    let previous = versions.iter().find(|v| v.state == VersionState::Previous);
-    let sealed = previous.and_then(|v| v.sealed.as_ref());
+    let version = versions.iter().find(|v| v.state == state);
+    let sealed = version.and_then(|v| v.sealed.as_ref());
     let open = |sealed| identity.open_secret(sealed);
     let opened = sealed.map(open).transpose();
     opened.map_err(|e| RotateError::Failed(e.to_string()))
 }
 
-/// How the row of the previous value had no value before its window, as the rotation that opened it found it.
-fn was_before(journal: &Journal, name: &str) -> Result<Cell, RotateError> {
-    let current = journal.versions_of(name)?;
-    let current = current.iter().find(|v| v.state == VersionState::Current);
+/// The settings of this secret, as the rotation that put its current value in force, and opened its window, knew them.
+fn opened_by(journal: &Journal, name: &str) -> Result<Option<SettingFact>, RotateError> {
+    let versions = journal.versions_of(name)?;
+    let current = versions.iter().find(|v| v.state == VersionState::Current);
     let Some(current) = current else {
-        return Ok(Cell::Missing);
+        return Ok(None);
     };
     let about = About::of(&journal.rotation(&current.rotation)?)?;
     let fact = about.secrets.into_iter().find(|s| s.name == name);
-    let previous = fact.and_then(|s| s.setting).and_then(|s| s.previous);
+    Ok(fact.and_then(|fact| fact.setting))
+}
+
+/// How the row of the previous value had no value before its window, as the rotation that opened it found it.
+fn was_before(journal: &Journal, name: &str) -> Result<Cell, RotateError> {
+    let previous = opened_by(journal, name)?.and_then(|s| s.previous);
     Ok(match previous.map(|p| p.before) {
         Some(Held::Null) => Cell::Null,
         _ => Cell::Missing,
-    })
-}
-
-fn ready(
-    world: World,
-    id: RotationId,
-    values: Values,
-    journal: &Journal,
-) -> Result<Ready, RotateError> {
-    let names: Vec<&str> = world
-        .about
-        .secrets
-        .iter()
-        .map(|s| s.name.as_str())
-        .collect();
-    let report = PlanReport {
-        stack: world.about.profile.name.clone(),
-        project: world.about.project.name.clone(),
-        secrets: super::planned(&world.about),
-        services: vec![],
-        env_file: world.about.env_file.path.clone(),
-        derived_keys: vec![],
-        blast_radius: vec![format!(
-            "events that are signed with the previous value of {} are refused from now on",
-            names.join(", ")
-        )],
-        order: steps::order(&world.about),
-        backup_bytes: 0,
-        free_bytes: 0,
-        accepted: vec![],
-        validated: vec![],
-        notes: vec![],
-    };
-    let about = &world.about;
-    let known_current = known(journal, about, VersionState::Current, |fact| &fact.new)?;
-    let known_previous = known(journal, about, VersionState::Previous, |fact| &fact.old)?;
-    let keep = settings::to_seal(&values.previous);
-    Ok(Ready {
-        id,
-        values,
-        keep,
-        known_current,
-        known_previous,
-        engine: world.engine,
-        cli: world.cli,
-        panel: world.panel,
-        sessions: world.sessions,
-        about: world.about,
-        report,
     })
 }

@@ -110,6 +110,25 @@ impl Caller {
 }
 
 impl Cluster {
+    /// A token with privilege separation that has, as its user does, this role everywhere.
+    pub fn add_token(&mut self, user: &str, id: &str, value: &str, role: &str) {
+        let token = Token {
+            value: value.to_owned(),
+            privsep: true,
+            expire: 0,
+            comment: None,
+        };
+        self.tokens.insert((user.to_owned(), id.to_owned()), token);
+        for who in [user.to_owned(), format!("{user}!{id}")] {
+            self.acl.insert(Acl {
+                path: "/".into(),
+                who,
+                role: role.to_owned(),
+                propagate: true,
+            });
+        }
+    }
+
     fn caller(&self, headers: &HeaderMap) -> Option<Caller> {
         let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
         let (full, secret) = value.strip_prefix("PVEAPIToken=")?.split_once('=')?;
