@@ -8,27 +8,30 @@ use std::path::Path;
 
 /// The files whose tests are faults, and what they have in common.
 const FILES: [(&str, &str); 15] = [
-    ("refusals", "Before anything changes"),
+    ("containers/refusals", "Before anything changes"),
     ("rights", "Without the rights it needs"),
-    ("failures", "A step fails"),
-    ("faults", "The machine, its disks, the terminal"),
-    ("env_file_faults", "The env file"),
-    ("postgres_faults", "The database"),
-    ("container_faults", "The containers"),
-    ("http_faults", "The way to the application"),
-    ("engine", "The container engine"),
+    ("containers/failures", "A step fails"),
+    ("containers/faults", "The machine, its disks, the terminal"),
+    ("containers/env_file_faults", "The env file"),
+    ("containers/postgres_faults", "The database"),
+    ("containers/container_faults", "The containers"),
+    ("containers/http_faults", "The way to the application"),
+    ("containers/engine", "The container engine"),
     (
-        "endings",
+        "containers/endings",
         "After the point of no return, and endings that need an operator",
     ),
     (
-        "interrupts",
+        "containers/interrupts",
         "keyroll is stopped or killed while others work for it",
     ),
-    ("own_files", "What keyroll itself needs is gone"),
-    ("exams", "Every step, in every way that it can fail"),
+    ("containers/own_files", "What keyroll itself needs is gone"),
+    (
+        "containers/exams",
+        "Every step, in every way that it can fail",
+    ),
     ("kills", "keyroll is killed around a record of its journal"),
-    ("recover", "The machine goes down and comes up"),
+    ("containers/recover", "The machine goes down and comes up"),
 ];
 
 const HEAD: &str = "# Faults
@@ -83,6 +86,19 @@ fn the_table_of_faults_is_what_is_tried() {
         there == table,
         "docs/faults.md is not what is tried; write it anew with KEYROLL_WRITE_TABLE=1 cargo test --test fault_table"
     );
+}
+
+/// A file that nobody names is not compiled, and its tests say nothing.
+#[test]
+fn every_file_of_tests_on_containers_is_part_of_their_program() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/containers");
+    let program = fs::read_to_string(directory.join("main.rs")).unwrap();
+    for entry in fs::read_dir(&directory).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_stem().unwrap().to_str().unwrap();
+        let named = program.lines().any(|l| l == format!("mod {name};"));
+        assert!(named || name == "main", "main.rs does not name {name}");
+    }
 }
 
 #[test]

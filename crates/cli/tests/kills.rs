@@ -5,7 +5,9 @@
 //!
 //! Built with `--features fault-injection` only; `cargo xtask test` does.
 
+#[path = "containers/node/mod.rs"]
 mod node;
+#[path = "containers/recovery/mod.rs"]
 mod recovery;
 
 use keyroll_testkit::{StackOptions, containers_wanted, full_wanted};

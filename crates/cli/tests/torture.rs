@@ -4,6 +4,7 @@
 //! Every fifth recovery is killed too, and begun again. After each: one complete set in force, in file, database, containers and admin
 //! login; the other one dead; the trail verifies. Built with the feature `fault-injection`.
 
+#[path = "containers/recovery/mod.rs"]
 mod recovery;
 
 use std::fs::OpenOptions;

@@ -2,6 +2,7 @@
 //!
 //! By the engine's labels and not by compose: a test may have broken the compose file.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -44,32 +45,64 @@ pub fn remove_project(project: &str) -> bool {
     gone
 }
 
-/// Removes the stacks that no living test process holds. Returns their project names. Blocks.
+/// Removes the stacks that no living test process holds: those of this repository, and those of other clones of it whose
+/// containers are on the same engine. Returns their project names. Blocks.
 pub fn sweep() -> Result<Vec<String>, TestkitError> {
-    let stacks = stacks();
     let mut swept = Vec::new();
-    let Ok(entries) = fs::read_dir(&stacks) else {
-        return Ok(swept); // there never was a stack
+    let mut locks: Vec<PathBuf> = match fs::read_dir(stacks()) {
+        Ok(entries) => entries.flatten().map(|entry| entry.path()).collect(),
+        Err(_) => Vec::new(), // there never was a stack
     };
-    for entry in entries.filter_map(Result::ok) {
-        let path = entry.path();
-        if path.extension().is_none_or(|e| e != "lock") {
+    locks.retain(|path| path.extension().is_some_and(|e| e == "lock"));
+    for lock in locks {
+        let Some(project) = unheld(&lock)? else {
             continue;
-        }
-        let Ok(file) = File::open(&path) else {
-            continue; // its stack has just gone
         };
-        if file.try_lock().is_err() {
-            continue;
-        }
-        let project = fs::read_to_string(&path).map_err(TestkitError::io(&path))?;
-        if project.is_empty() {
-            continue; // its stack has just begun
-        }
-        remove_files(&project, &path.with_extension(""), &path);
+        remove_files(&project, &lock.with_extension(""), &lock);
         swept.push(project);
     }
+    for (project, scratch) in on_the_engine() {
+        let lock = scratch.with_extension("lock");
+        // A stack takes its lock before it has a container: one without a lock is nobody's.
+        if !lock.exists() || unheld(&lock)?.is_some() {
+            remove_files(&project, &scratch, &lock);
+            swept.push(project);
+        }
+    }
     Ok(swept)
+}
+
+/// The project of a lock file that nobody holds.
+fn unheld(lock: &Path) -> Result<Option<String>, TestkitError> {
+    let Ok(file) = File::open(lock) else {
+        return Ok(None); // its stack has just gone
+    };
+    if file.try_lock().is_err() {
+        return Ok(None);
+    }
+    let project = fs::read_to_string(lock).map_err(TestkitError::io(lock))?;
+    // One without a name has just begun.
+    Ok((!project.is_empty()).then_some(project))
+}
+
+/// The projects whose compose files are in a scratch directory, of whichever clone, and that directory.
+fn on_the_engine() -> BTreeMap<String, PathBuf> {
+    const FORMAT: &str = "{{.Label \"com.docker.compose.project\"}}\t{{.Label \"com.docker.compose.project.working_dir\"}}";
+    let listed = docker(&["ps", "-a", "--format", FORMAT]).unwrap_or_default();
+    let parsed = listed.lines().filter_map(|line| {
+        let (project, directory) = line.split_once('\t')?;
+        Some((project.to_owned(), scratch_of(Path::new(directory))?))
+    });
+    parsed.collect()
+}
+
+/// The scratch directory that a compose file's directory is in.
+fn scratch_of(directory: &Path) -> Option<PathBuf> {
+    let inside = directory.ancestors().find(|path| {
+        path.parent()
+            .is_some_and(|p| p.ends_with("target/sandbox/stacks"))
+    });
+    inside.map(Path::to_owned)
 }
 
 /// Takes away what [`remove_project`] does, the image tag of the project if there is one, and the files.
@@ -100,4 +133,21 @@ fn docker(arguments: &[&str]) -> Option<String> {
     done.status
         .success()
         .then(|| String::from_utf8_lossy(&done.stdout).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stack_of_any_clone_is_known_by_where_its_compose_file_is() {
+        let of = |path: &str| scratch_of(Path::new(path));
+        assert_eq!(
+            of("/a/clone/target/sandbox/stacks/keyroll-test-1/panel/infra/deploy"),
+            Some("/a/clone/target/sandbox/stacks/keyroll-test-1".into())
+        );
+        assert_eq!(of("/opt/panel/infra/deploy"), None);
+        assert_eq!(of("/a/clone/target/sandbox/stacks"), None);
+        assert_eq!(of(""), None);
+    }
 }

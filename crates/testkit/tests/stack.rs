@@ -1,5 +1,6 @@
 //! The sandbox stack behaves as the deployments it stands for, so that tests against it mean something.
 
+use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
@@ -471,11 +472,8 @@ async fn a_stack_to_be_killed() {
     tokio::time::sleep(Duration::from_secs(60)).await;
 }
 
-#[tokio::test]
-async fn what_a_killed_test_leaves_behind_is_swept() {
-    if !containers_wanted() {
-        return;
-    }
+/// A test is killed, and what it left is swept once nobody uses it any more.
+async fn killed_and_swept(and_then: impl Fn(&str)) {
     let tests = Keyroll::new(std::env::current_exe().unwrap()).unwrap();
     let running = tests
         .spawn([
@@ -495,6 +493,7 @@ async fn what_a_killed_test_leaves_behind_is_swept() {
     sweep().unwrap();
     assert!(exists(&project), "it is still in use");
     running.kill_hard().await.unwrap();
+    and_then(&project);
     // Another test may be sweeping it already.
     eventually("it is swept", LIMIT, async || {
         sweep().unwrap();
@@ -502,6 +501,28 @@ async fn what_a_killed_test_leaves_behind_is_swept() {
     })
     .await
     .unwrap();
+}
+
+#[tokio::test]
+async fn what_a_killed_test_leaves_behind_is_swept() {
+    if !containers_wanted() {
+        return;
+    }
+    killed_and_swept(|_| {}).await;
+}
+
+#[tokio::test]
+async fn what_a_killed_test_of_a_clone_that_is_gone_leaves_behind_is_swept() {
+    if !containers_wanted() {
+        return;
+    }
+    killed_and_swept(|project| {
+        let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target");
+        let stacks = target.join("sandbox/stacks");
+        fs::remove_file(stacks.join(format!("{project}.lock"))).unwrap();
+        fs::remove_dir_all(stacks.join(project)).unwrap();
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -1,13 +1,11 @@
 //! `keyroll recover`: what a machine does by itself when it comes up.
 
-mod recovery;
-
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::time::{Duration, Instant};
 
+use crate::recovery::{Bench, DONE, SECRETS, STUCK};
 use keyroll_testkit::{StackOptions, containers_wanted};
-use recovery::{Bench, DONE, STUCK};
 use serde_json::Value;
 
 const UNFINISHED: i32 = 7;
@@ -33,7 +31,7 @@ async fn after_a_reboot_a_rotation_between_two_sets_is_finished_by_itself() {
         assert_eq!(recovered.code, Some(DONE), "{moment}: {recovered:?}");
         assert!(recovered.stderr.contains("stands still"), "{recovered:?}");
         let now = bench.held();
-        for name in recovery::SECRETS {
+        for name in SECRETS {
             assert!(
                 !now.value(name).same_as(before.value(name)),
                 "{moment}: {name}"

@@ -1,13 +1,11 @@
 //! Rotations that do not end in one go: stuck after the point of no return, given up by an operator, with a damaged trail, or
 //! with an engine that is down when they are resumed.
 
-mod common;
-
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::time::Duration;
 
-use common::{
+use crate::common::{
     Before, Bench, DONE, GOING_BACK, LIMIT, REFUSED, ROTATE, STUCK, UNFINISHED, USAGE, at, docker,
 };
 use keyroll_secret::Secret;

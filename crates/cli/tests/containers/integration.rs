@@ -1,12 +1,9 @@
 //! Secrets that providers make and that the application keeps in its settings: from the value to the end of its grace window.
 
-mod common;
-mod webhooks;
-
-use common::{Bench, DONE, GOING_BACK, REFUSED, ROLLED_BACK, at};
+use crate::common::{Bench, DONE, GOING_BACK, REFUSED, ROLLED_BACK, at};
+use crate::webhooks::{Endpoint, Shop};
 use keyroll_sandbox_providers::Fault;
 use keyroll_testkit::{StackOptions, containers_wanted};
-use webhooks::{Endpoint, Shop};
 
 #[tokio::test]
 async fn a_payment_key_is_validated_applied_in_grace_finalized_and_told() {

@@ -1,11 +1,9 @@
 //! What keyroll itself needs, gone when it is needed: its identity, and the backup.
 
-mod common;
-
 use std::fs;
 use std::path::PathBuf;
 
-use common::{Bench, DONE, REFUSED, ROLLED_BACK, ROTATE, UNFINISHED, at, restore};
+use crate::common::{Bench, DONE, REFUSED, ROLLED_BACK, ROTATE, UNFINISHED, at, restore};
 use keyroll_testkit::{StackOptions, containers_wanted};
 
 impl Bench {

@@ -1,12 +1,10 @@
 //! The env file is somewhere else, full, taken, or another one in the middle.
 
-mod common;
-
 use std::fs;
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
 
-use common::{Bench, DONE, ROLLED_BACK, ROTATE, STUCK, Tmpfs, at, run, went_back};
+use crate::common::{Bench, DONE, ROLLED_BACK, ROTATE, STUCK, Tmpfs, at, run, went_back};
 use keyroll_testkit::{StackOptions, containers_wanted};
 
 /// A mount that is gone when dropped.

@@ -1,12 +1,10 @@
 //! Files and data brought back from a rotation's backup, on a real stack.
 
-mod common;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use common::{Bench, DONE, LIMIT, REFUSED, USAGE, append, names_in, restore};
+use crate::common::{Bench, DONE, LIMIT, REFUSED, USAGE, append, names_in, restore};
 use keyroll_testkit::{StackOptions, containers_wanted, eventually};
 use serde_json::Value;
 

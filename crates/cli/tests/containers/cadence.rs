@@ -1,10 +1,8 @@
 //! What is due, and rotating it while nobody is there.
 
-mod common;
-
 use std::fs;
 
-use common::{Bench, DONE};
+use crate::common::{Bench, DONE};
 use keyroll_testkit::{Keyroll, StackOptions, containers_wanted};
 use serde_json::Value;
 

@@ -1,11 +1,11 @@
 //! Faults of the machine, of keyroll's own files and of the systems, each with the ending that must follow: refused, the old set, or the new one.
 
-mod common;
-
 use std::fs;
 use std::process::{Command, Stdio};
 
-use common::{Bench, DONE, GOING_BACK, LIMIT, REFUSED, ROLLED_BACK, ROTATE, STUCK, Tmpfs, at, run};
+use crate::common::{
+    Bench, DONE, GOING_BACK, LIMIT, REFUSED, ROLLED_BACK, ROTATE, STUCK, Tmpfs, at, run,
+};
 use keyroll_testkit::{StackOptions, containers_wanted};
 
 #[tokio::test]

@@ -5,20 +5,17 @@
 //! seen or written is searched for every value, plain and as it may be encoded. A process that lives for less than a look takes
 //! (some milliseconds) can be missed.
 
-mod canary;
-mod recovery;
-
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use canary::{Needles, Watcher};
+use crate::canary::{self, Needles, Watcher};
+use crate::recovery::{Bench, DONE, REFUSED, ROLLED_BACK, ROTATE};
 use keyroll_secret::Secret;
 use keyroll_testkit::{Run, Stack, StackOptions, TestkitError, containers_wanted};
-use recovery::{Bench, DONE, REFUSED, ROLLED_BACK, ROTATE};
 
-/// Known values, of this stack alone: keyroll refuses when a container of another one has the same. The database's password
-/// needs encoding in the URL, so that both forms are searched.
+/// Known values, of this stack alone: keyroll refuses when a container of another one has the same, and one may have outlived a
+/// test that was killed. The database's password needs encoding in the URL, so that both forms are searched.
 fn old(tag: &str) -> [(&'static str, String); 6] {
     [
         ("POSTGRES_PASSWORD", "old/Database@Canary+7f3a:"),
@@ -31,7 +28,7 @@ fn old(tag: &str) -> [(&'static str, String); 6] {
             "kept-backup-key-canary-c47720fe13-",
         ),
     ]
-    .map(|(name, value)| (name, format!("{value}{tag}")))
+    .map(|(name, value)| (name, format!("{value}{tag}-{}", std::process::id())))
 }
 
 /// A stack with known values whose database logs every statement, with its parameters.

@@ -1,11 +1,9 @@
 //! Each step made to fail in turn, on real containers: the stack ends on the complete old set, well, and the trail says why.
 
-mod common;
-
 use std::fs;
 use std::os::unix::fs::chown;
 
-use common::{
+use crate::common::{
     Bench, DONE, GOING_BACK, LIMIT, ROLLED_BACK_AFTER_INCIDENT, ROTATE, Tmpfs, append, at, docker,
     went_back,
 };

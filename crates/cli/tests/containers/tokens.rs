@@ -1,11 +1,8 @@
 //! A Proxmox token that keyroll makes itself, from the second token to the end of the first.
 
-mod common;
-mod node;
-
-use common::{Bench, DONE, GOING_BACK, REFUSED, ROLLED_BACK};
+use crate::common::{Bench, DONE, GOING_BACK, REFUSED, ROLLED_BACK, at};
+use crate::node::{Node, SECRET, USER};
 use keyroll_testkit::{StackOptions, containers_wanted};
-use node::{Node, SECRET, USER};
 
 #[tokio::test]
 async fn a_token_gets_a_second_one_with_its_rights_and_goes_when_its_window_is_ended() {
@@ -59,8 +56,8 @@ async fn a_token_that_a_rotation_did_not_use_is_used_by_the_next_and_none_is_lef
     // The token is made, and the rotation that would use it goes back.
     let page = bench.stack.fault("page-500");
     let moments = vec![
-        common::at("settings: done", || page.set()),
-        common::at(GOING_BACK, || page.clear()),
+        at("settings: done", || page.set()),
+        at(GOING_BACK, || page.clear()),
     ];
     let command = node.with(&["rotate", SECRET, "--yes"]);
     let run = bench.interfere(&command, moments).await;

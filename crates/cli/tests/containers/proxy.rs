@@ -1,12 +1,10 @@
 //! The panel behind a proxy with TLS, as the reference deployment has it: real nginx, a certificate of a private authority,
 //! and the well-known trap of an nginx that looks a name up once.
 
-mod common;
-
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use common::{Bench, DONE, GOING_BACK, LIMIT, ROLLED_BACK, ROTATE, STUCK, Stranger, docker};
+use crate::common::{Bench, DONE, GOING_BACK, LIMIT, ROLLED_BACK, ROTATE, STUCK, Stranger, docker};
 use keyroll_testkit::{Running, StackOptions, containers_wanted, descendants};
 use rustix::process::{Pid, Signal, kill_process};
 

@@ -1,8 +1,6 @@
 //! Containers that do not stay what they were when they had just been recreated.
 
-mod common;
-
-use common::{Bench, GOING_BACK, LIMIT, ROTATE, docker, run, went_back};
+use crate::common::{Bench, GOING_BACK, LIMIT, ROTATE, docker, run, went_back};
 use keyroll_testkit::{Fault, Running, StackOptions, containers_wanted, eventually};
 
 impl Bench {

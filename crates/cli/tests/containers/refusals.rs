@@ -1,11 +1,11 @@
 //! What keyroll refuses on real containers, with the reason, and with nothing changed; and what it takes on all the same.
 
-mod common;
-
 use std::fs;
 use std::path::Path;
 
-use common::{Bench, DONE, LIMIT, REFUSED, ROTATE, Stranger, Tmpfs, USAGE, append, docker};
+use crate::common::{
+    Bench, DONE, LIMIT, REFUSED, ROTATE, Stranger, Tmpfs, USAGE, append, docker, names_in,
+};
 use keyroll_secret::Secret;
 use keyroll_testkit::{Keyroll, StackOptions, containers_wanted, eventually, remove_project};
 use serde_json::Value;
@@ -489,7 +489,7 @@ async fn a_backup_root_without_room_is_refused_with_what_is_needed() {
             &[small.path(), "MiB"],
         )
         .await;
-    assert_eq!(common::names_in(Path::new(small.path())).len(), 0);
+    assert_eq!(names_in(Path::new(small.path())).len(), 0);
 
     // A file where the directory should be.
     let file = bench.home("not-a-directory");

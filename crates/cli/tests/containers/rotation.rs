@@ -1,12 +1,10 @@
 //! Rotations that complete, on real containers: what is new, what is dead, what is untouched, and how it is taken back.
 
-mod common;
-
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, chown};
 use std::path::{Path, PathBuf};
 
-use common::{Before, Bench, DONE, REFUSED, SECRETS, names_in, owner};
+use crate::common::{Before, Bench, DONE, LIMIT, REFUSED, SECRETS, names_in, owner};
 use keyroll_secret::Secret;
 use keyroll_testkit::{DbLogin, Door, StackOptions, containers_wanted};
 use serde_json::Value;
@@ -135,7 +133,7 @@ async fn a_full_rotation_puts_the_new_set_in_force_everywhere_and_kills_the_old_
 async fn worker_beats(bench: &Bench) {
     let beat = r#"SELECT max("beatAt") FROM "WorkerHeartbeat""#;
     let last = bench.stack.sql_value(beat).await.unwrap();
-    keyroll_testkit::eventually("the worker beats", common::LIMIT, async || {
+    keyroll_testkit::eventually("the worker beats", LIMIT, async || {
         (bench.stack.sql_value(beat).await.unwrap() != last).then_some(())
     })
     .await

@@ -1,10 +1,8 @@
 //! What stands before the application is slow, silent, leads elsewhere or answers with something else.
 
-mod common;
-
 use std::time::Duration;
 
-use common::{Bench, DONE, GOING_BACK, ROTATE, at, went_back};
+use crate::common::{Bench, DONE, GOING_BACK, ROTATE, at, went_back};
 use keyroll_testkit::{Front, Manner, StackOptions, containers_wanted};
 
 impl Bench {

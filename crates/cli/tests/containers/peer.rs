@@ -2,13 +2,11 @@
 //!
 //! Unreachable for real: the host's own packets to it are rejected. Those from container to container do not pass there.
 
-mod recovery;
-
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use crate::recovery::{Bench, DONE, REFUSED, ROTATE, marked};
 use keyroll_testkit::{DbLogin, Door, Run, Stack, StackOptions, containers_wanted, eventually};
-use recovery::{Bench, DONE, REFUSED, ROTATE, marked};
 
 const LIMIT: Duration = Duration::from_secs(60);
 

@@ -1,8 +1,6 @@
 //! What a database does wrong in the middle of a rotation, and before it.
 
-mod common;
-
-use common::{Bench, DONE, GOING_BACK, Held, LIMIT, ROTATE, at, docker, went_back};
+use crate::common::{Bench, DONE, GOING_BACK, Held, LIMIT, ROTATE, at, docker, went_back};
 use keyroll_testkit::{DbLogin, Door, StackOptions, containers_wanted};
 
 #[tokio::test]

@@ -3,20 +3,17 @@
 //! Each sender does as the providers do: it signs an event once for each try, and tries again where the connection fails or the answer
 //! is a 5xx. Beside them somebody forges events all the time.
 
-mod common;
-mod webhooks;
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use common::{Bench, DONE, LIMIT};
+use crate::common::{Bench, DONE, LIMIT};
+use crate::webhooks::{Endpoint, Sender, Shop};
 use keyroll_testkit::{StackOptions, containers_wanted, eventually};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
-use webhooks::{Endpoint, Sender, Shop};
 
 /// 50 a second.
 const EVERY: Duration = Duration::from_millis(20);

@@ -4,8 +4,6 @@
 //! No step is named here: they are those of the built-in profile's `production`, and of a secret that is kept in a setting. A new one
 //! is examined as soon as it is planned.
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -13,7 +11,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 
-use common::{Bench, SECRETS};
+use crate::common::{Bench, SECRETS};
 use keyroll_rotate::exam::{Act, Examiner, Undo};
 use keyroll_rotate::{
     Control, Ending, Keyroll, Operator, Outcome, Profile, Quiet, Request, StepName,

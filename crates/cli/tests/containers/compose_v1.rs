@@ -3,12 +3,10 @@
 //! Version 1 starts the stack, and keyroll runs where docker finds no plugin: in a mount namespace of its own, with an empty
 //! directory over each of the directories in which docker looks.
 
-mod common;
-
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
-use common::{Bench, DONE, GOING_BACK, ROLLED_BACK, ROTATE, docker};
+use crate::common::{Bench, DONE, GOING_BACK, ROLLED_BACK, ROTATE, docker};
 use keyroll_testkit::{DbLogin, Door, Keyroll, StackOptions, containers_wanted};
 
 /// Where docker looks for plugins when `HOME` is root's.

@@ -3,13 +3,11 @@
 //! What a killed client started goes on: compose goes on recreating, and a command in a container does not even notice. It
 //! could still change what a resume has just looked at, so a resume ends it first.
 
-mod recovery;
-
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use crate::recovery::{Bench, DONE, Held, REFUSED, ROLLED_BACK, ROTATE, marked, processes_with};
 use keyroll_testkit::{Run, Running, StackOptions, containers_wanted, descendants, eventually};
-use recovery::{Bench, DONE, Held, REFUSED, ROLLED_BACK, ROTATE, marked, processes_with};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// No step of the sandbox takes longer.

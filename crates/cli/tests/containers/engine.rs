@@ -1,8 +1,6 @@
 //! The container engine is stopped, killed and started again in the middle of a rotation. It is an engine of the test's own.
 
-mod common;
-
-use common::{Bench, DONE, GOING_BACK, LIMIT, ROLLED_BACK, ROTATE, STUCK, went_back};
+use crate::common::{Bench, DONE, GOING_BACK, LIMIT, ROLLED_BACK, ROTATE, STUCK, went_back};
 use keyroll_testkit::{OwnEngine, Running, StackOptions, containers_wanted, eventually};
 
 impl Bench {
@@ -23,7 +21,7 @@ impl Bench {
 #[tokio::test]
 async fn an_engine_that_is_killed_or_stopped_in_a_recreation_ends_on_one_set_and_one_that_stays_away_is_stuck_until_a_resume()
  {
-    const NAME: &str = "an_engine_that_is_killed_or_stopped_in_a_recreation_ends_on_one_set_and_one_that_stays_away_is_stuck_until_a_resume";
+    const NAME: &str = "engine::an_engine_that_is_killed_or_stopped_in_a_recreation_ends_on_one_set_and_one_that_stays_away_is_stuck_until_a_resume";
     if !containers_wanted() {
         return;
     }

@@ -1,19 +1,14 @@
 //! The commands of the runbook, as they are typed, and where the values that are typed in them can be read.
 
-mod canary;
-mod common;
-mod recovery;
-mod webhooks;
-
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-use canary::{Needles, walk};
-use common::{Bench, DONE, REFUSED, USAGE};
+use crate::canary::{self, Needles, walk};
+use crate::common::{Bench, DONE, REFUSED, USAGE};
+use crate::webhooks::{Endpoint, Shop};
 use keyroll_secret::Secret;
 use keyroll_testkit::{StackOptions, containers_wanted};
-use webhooks::{Endpoint, Shop};
 
 const HASH: &str = "payments.flutterwave.webhookHash";
 const PAYSTACK: &str = "payments.paystack.secretKey";
