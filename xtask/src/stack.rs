@@ -20,7 +20,8 @@ pub(crate) fn up() -> Result<()> {
     setup::run()?;
     images::run()?;
     let started = runtime()?.block_on(async {
-        let stack = Stack::start(StackOptions::new().at(&root, PROJECT)).await?;
+        let stack =
+            Stack::start(StackOptions::new().health_every_second().at(&root, PROJECT)).await?;
         let said = format!(
             "panel     {}\nroot      {}\nenv file  {}\ncompose   docker compose {}\n",
             stack.base_url(),

@@ -8,8 +8,8 @@ use crate::apt::{self, Wanted};
 use crate::shell::{self, cargo, chain, found};
 use crate::{compose, images, setup, simulate, torture};
 
-/// More stacks at once than processors: a stack mostly waits for its health checks.
-const THREADS: &str = "3";
+/// More stacks at once than processors: a stack mostly waits. With seven, two processors are busy all the time.
+const THREADS: &str = "7";
 
 /// What to run.
 #[derive(Args)]

@@ -59,6 +59,9 @@ pub struct Rotated {
     /// Safeguards that were switched off, by their flags.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub overrides: Vec<String>,
+    /// What the makers of the new values said of them before it began.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub validated: Vec<String>,
     /// The completed rotation that this one took back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub takes_back: Option<String>,

@@ -143,6 +143,10 @@ fn rotation_facts(rotation: &Rotated, fact: &mut impl FnMut(&'static str, String
         .overrides
         .iter()
         .for_each(|o| fact("override", o.clone()));
+    rotation
+        .validated
+        .iter()
+        .for_each(|v| fact("validated", v.clone()));
     fact("started", rotation.started.to_string());
     fact("ended", rotation.ended.to_string());
     if let Some(why) = &rotation.why {

@@ -12,7 +12,6 @@ use crate::exit;
 use crate::output::complain;
 
 /// Where new values come from, and what is asked of them.
-#[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
 #[derive(Debug, Args, Default)]
 #[command(next_help_heading = "New values from providers")]
 pub(crate) struct ValueArgs {
@@ -37,9 +36,9 @@ pub(crate) struct ValueArgs {
     /// Opens a grace window where one is open, and drops the value that it was for; recorded
     #[arg(long)]
     pub(crate) replace_grace: bool,
-    /// Opens grace windows although the reason is an incident
-    #[arg(long)]
-    pub(crate) allow_grace: bool,
+    /// Opens the grace window of this secret although the reason is an incident
+    #[arg(long, value_name = "SECRET")]
+    pub(crate) allow_grace: Vec<String>,
 }
 
 /// Where one value comes from.

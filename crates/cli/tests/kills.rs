@@ -51,9 +51,9 @@ async fn kill_forward(moment: &str, first: u64, step: u64) {
     assert_eq!(resumed[1], 0, "a crash alone is no failure");
 }
 
-/// Every second commit in a plain run, so that each is met from one side; all of them from both in a full one.
+/// Every third commit in a plain run; all of them in a full one, from both sides.
 fn stride() -> u64 {
-    if full_wanted() { 1 } else { 2 }
+    if full_wanted() { 1 } else { 3 }
 }
 
 #[tokio::test]

@@ -72,6 +72,9 @@ pub(crate) struct About {
     /// Safeguards that the operator has switched off for this rotation.
     #[serde(default)]
     pub waived: Vec<String>,
+    /// What the makers of the new values said of them.
+    #[serde(default)]
+    pub validated: Vec<String>,
     /// Whether the application's own checks failed before the rotation, which went on all the same.
     pub panel_sick: bool,
     /// The completed rotation that this one takes back.

@@ -1,6 +1,6 @@
 //! What an operator can ask for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
@@ -50,8 +50,12 @@ pub struct Request {
     pub allow_test_keys: bool,
     /// Opens a grace window where one is open, and drops the value that it was for.
     pub replace_grace: bool,
-    /// Opens grace windows although the reason is an incident.
-    pub allow_grace: bool,
+    /// Secrets whose grace windows open although the reason is an incident.
+    pub allow_grace: BTreeSet<String>,
+    /// Secrets that a rotation of everything leaves as they are. The trail tells them.
+    pub left_out: BTreeSet<String>,
+    /// Leaves out, and tells, what the stack has no value for. For a plan alone: a rotation is told what it rotates.
+    pub leave_out_unused: bool,
     /// Tries no login of the application, neither a right nor a wrong one. For a plan alone: a rotation needs to.
     pub no_login: bool,
 }
@@ -203,6 +207,7 @@ impl Keyroll {
         let mut request = Request {
             no_login: false,
             stand_ins: false,
+            leave_out_unused: false,
             ..request.clone()
         };
         if let Some(ended) = self
@@ -240,6 +245,7 @@ impl Keyroll {
             names,
             no_login: false,
             stand_ins: false,
+            leave_out_unused: false,
             ..request.clone()
         };
         let about = About::of(&journal.rotation(rotation)?)?;

@@ -156,6 +156,7 @@ pub(crate) fn rotated(
             .chain(&about.waived)
             .cloned()
             .collect(),
+        validated: about.validated.clone(),
         takes_back: about.takes_back.as_ref().map(ToString::to_string),
         finalizes: about.finalizes,
         made: about.makes.as_ref().map(|made| made.id.clone()),

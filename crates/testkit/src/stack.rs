@@ -138,6 +138,9 @@ impl Stack {
                 format!("{POSTGRES_IMAGE}    command: postgres {arguments}\n"),
             ));
         }
+        if !options.every_second {
+            compose_edits.push(("interval: 1s".to_owned(), "interval: 2s".to_owned()));
+        }
         for (from, to) in &compose_edits {
             edit(&self.compose_path(), |text| {
                 if text.contains(from) {

@@ -92,7 +92,7 @@ struct Measured {
 
 async fn rotation(options: &Options) -> Result<()> {
     // A tag of its own: images that are built elsewhere meanwhile are no drift here.
-    let stack = Stack::start(StackOptions::new().own_panel_image())
+    let stack = Stack::start(StackOptions::new().health_every_second().own_panel_image())
         .await
         .map_err(|e| chain(&e))?;
     let binary = match &options.binary {

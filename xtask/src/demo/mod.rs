@@ -28,7 +28,7 @@ pub(crate) fn run() -> Result<()> {
 async fn show() -> Result<()> {
     heading("A panel, its worker and its database start");
     let began = Instant::now();
-    let stack = Stack::start(StackOptions::new())
+    let stack = Stack::start(StackOptions::new().health_every_second())
         .await
         .map_err(|e| chain(&e))?;
     let stack = Arc::new(stack);

@@ -31,6 +31,9 @@ pub(crate) fn rotation() -> Rotated {
         operator: operator(),
         reason: "scheduled".into(),
         overrides: Vec::new(),
+        validated: vec![
+            "PAYSTACK_SECRET: Paystack takes the new value and refuses a made-up one".to_owned(),
+        ],
         takes_back: None,
         finalizes: false,
         made: None,

@@ -14,8 +14,11 @@ use crate::values::ValueArgs;
 #[derive(Debug, Args)]
 pub(crate) struct PlanArgs {
     /// Secrets and groups of the profile
-    #[arg(required = true, value_name = "NAME")]
+    #[arg(required_unless_present = "all", value_name = "NAME")]
     pub(crate) names: Vec<String>,
+    /// Instead: everything that the stack uses
+    #[arg(long, conflicts_with = "names")]
+    pub(crate) all: bool,
     /// Also logs in to the application, as rotate does: one wrong login, and one right one that opens a session
     #[arg(long)]
     pub(crate) log_in: bool,
@@ -37,6 +40,12 @@ pub(crate) async fn run(args: &PlanArgs, global: &Global) -> u8 {
     };
     let request = Request {
         no_login: !args.log_in,
+        names: if args.all {
+            keyroll.all_by_harm()
+        } else {
+            request.names
+        },
+        leave_out_unused: args.all,
         ..request
     };
     let speaker = Speaker::new(mode(global));

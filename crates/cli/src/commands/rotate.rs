@@ -1,13 +1,14 @@
 //! `keyroll rotate`.
 
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use jiff::Timestamp;
-use keyroll_rotate::{Keyroll, Reason, Request, Secret, Stop};
+use keyroll_rotate::{Keyroll, Reason, Request, RotateError, Secret, Stop};
 
 use crate::args::Global;
-use crate::asking::{ROTATE_NOW, approval};
+use crate::asking::{ROTATE_NOW, approval, ask_hidden};
 use crate::commands::{fail, finish, mode, open};
 use crate::exit;
 use crate::output::{self, Speaker, complain, say};
@@ -19,8 +20,14 @@ use crate::values::ValueArgs;
 #[derive(Debug, Args)]
 pub(crate) struct RotateArgs {
     /// Secrets and groups of the profile, such as production or `JWT_SECRET`
-    #[arg(required_unless_present = "due", value_name = "NAME")]
+    #[arg(required_unless_present_any = ["due", "all"], value_name = "NAME")]
     pub(crate) names: Vec<String>,
+    /// Instead: everything that the stack uses; asks first for the values that providers make
+    #[arg(long, conflicts_with_all = ["names", "due"])]
+    pub(crate) all: bool,
+    /// With --all: leaves this secret or group as it is; recorded
+    #[arg(long, value_name = "NAME", requires = "all")]
+    pub(crate) except: Vec<String>,
     /// Instead: what is due by the profile's intervals and needs no person; in the maintenance window, if there is one
     #[arg(long, conflicts_with = "names")]
     pub(crate) due: bool,
@@ -99,7 +106,7 @@ impl How {
             skip_validation: values.skip_validation,
             allow_test_keys: values.allow_test_keys,
             replace_grace: values.replace_grace,
-            allow_grace: values.allow_grace,
+            allow_grace: values.allow_grace.iter().cloned().collect(),
             ..self.request(names)?
         })
     }
@@ -112,16 +119,19 @@ pub(crate) async fn run(args: &RotateArgs, global: &Global) -> u8 {
         Ok(keyroll) => keyroll,
         Err(code) => return code,
     };
-    let names = if args.due {
-        due(&keyroll, global).await
+    let request = if args.all {
+        everything(&keyroll, args, global, &control.stop).await
     } else {
-        Ok(args.names.clone())
+        let names = if args.due {
+            due(&keyroll, global).await
+        } else {
+            Ok(args.names.clone())
+        };
+        names.and_then(|names| args.how.request_with(&names, &args.values, &control.stop))
     };
-    let prepared = names.and_then(|names| {
-        Ok((
-            args.how.request_with(&names, &args.values, &control.stop)?,
-            approval(args.how.yes, ROTATE_NOW, global, control.stop.clone())?,
-        ))
+    let prepared = request.and_then(|request| {
+        let stop = control.stop.clone();
+        Ok((request, approval(args.how.yes, ROTATE_NOW, global, stop)?))
     });
     let (request, approve) = match prepared {
         Ok(all) => all,
@@ -138,6 +148,49 @@ pub(crate) async fn run(args: &RotateArgs, global: &Global) -> u8 {
         telling::ended(&keyroll, result.as_ref()).await;
     }
     code
+}
+
+/// Everything that the stack uses. Somebody is asked for what providers make; the error is the exit code.
+async fn everything(
+    keyroll: &Keyroll,
+    args: &RotateArgs,
+    global: &Global,
+    stop: &Stop,
+) -> Result<Request, u8> {
+    let mut request = args.how.request_with(&[], &args.values, stop)?;
+    request.left_out = args.except.iter().cloned().collect();
+    let speaker = Speaker::new(mode(global));
+    let found = keyroll.everything(&request, &speaker).await;
+    drop(speaker);
+    let found = found.map_err(|error| fail(&error, global))?;
+    request.names = found.names;
+    if found.needs_value.is_empty() {
+        return Ok(request);
+    }
+    if global.json || !std::io::stdin().is_terminal() {
+        complain(&format!(
+            "there is no terminal to ask on for new values of {}; give each with --value-file NAME=PATH, or leave it as it is with --except NAME; nothing was changed",
+            found.needs_value.join(", ")
+        ));
+        return Err(exit::USAGE);
+    }
+    if !global.json {
+        found.notes.iter().for_each(|note| say(note));
+    }
+    for name in found.needs_value {
+        let question = format!("new value of {name} (not shown; nothing leaves it as it is): ");
+        let value = ask_hidden(&question, stop);
+        if stop.requested() {
+            return Err(fail(&RotateError::NotConfirmed, global));
+        }
+        if let Some(value) = value {
+            request.values.insert(name, value);
+        } else {
+            request.names.retain(|n| *n != name);
+            request.left_out.insert(name);
+        }
+    }
+    Ok(request)
 }
 
 /// The secrets that are due now; the error is the exit code where there is nothing to do. Somebody hears of what waits for a person.

@@ -177,7 +177,10 @@ fn wish(
         skip_validation: flag("skip-validation"),
         allow_test_keys: flag("allow-test-keys"),
         replace_grace: flag("replace-grace"),
-        allow_grace: flag("allow-grace"),
+        allow_grace: matches
+            .get_many::<String>("allow-grace")
+            .map(|names| names.cloned().collect())
+            .unwrap_or_default(),
         ..Request::default()
     })))
 }
@@ -256,10 +259,13 @@ fn command(script: Script, profile: &Profile) -> Command {
             "replace-grace",
             "Drops the value of an open window; recorded",
         ))
-        .arg(switch(
-            "allow-grace",
-            "Opens windows although it is an incident",
-        ));
+        .arg(
+            Arg::new("allow-grace")
+                .long("allow-grace")
+                .value_name("SECRET")
+                .help("Opens the window of this secret although it is an incident")
+                .action(ArgAction::Append),
+        );
     for name in outside(profile) {
         let flag = flag_of(name);
         let takes = |id: String, value: &'static str, help: String| {

@@ -31,6 +31,9 @@ async fn a_payment_key_is_validated_applied_in_grace_finalized_and_told() {
     let asked = shop.providers.known().asked.clone();
     assert_eq!(asked, ["GET /balance"; 2], "a wrong key, then the new one");
 
+    let answers = ["accepts the new value of PAYSTACK_SECRET, and refuses a made-up one"];
+    bench.trail_says("completed", &answers).await;
+
     let status = bench.json(&["status"]).await;
     let own = status["secrets"].as_array().unwrap().iter();
     let own = own

@@ -1,4 +1,4 @@
-//! The program on real stacks: a container engine, compose, PostgreSQL, an application.
+//! The program on real stacks: a container engine, compose, a database, an application.
 //!
 //! One program for all of it, so that stacks of different files run side by side: a test mostly waits for its containers.
 //! `cargo test --test containers refusals::` runs those of one file.
@@ -15,6 +15,7 @@ mod container_faults;
 mod endings;
 mod engine;
 mod env_file_faults;
+mod everything;
 mod exams;
 mod failures;
 mod faults;

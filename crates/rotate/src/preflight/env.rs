@@ -22,6 +22,28 @@ pub(super) struct Edit {
     admin: Option<(String, Secret)>,
 }
 
+/// Takes out the secrets that the file has no value for. One that cannot be read is left to [`read`].
+pub(super) fn keep_used(profile: &Profile, names: &mut Vec<String>, found: &mut Findings) {
+    let text = std::fs::read(profile.env_file()).map(zeroize::Zeroizing::new);
+    let Some(file) = text.ok().and_then(|text| EnvFile::parse(&text).ok()) else {
+        return;
+    };
+    names.retain(|name| {
+        let key = &profile.secrets[name].key;
+        let used = match file.get(key) {
+            None => false,
+            Some(Reading::Value(value)) => !value.is_empty(),
+            Some(_) => true,
+        };
+        if !used {
+            found.note(format!(
+                "{name} is left out: the env file has no value for {key}"
+            ));
+        }
+        used
+    });
+}
+
 /// Reads the file, and refuses what cannot be edited safely.
 pub(super) fn read(
     profile: &Profile,

@@ -172,7 +172,10 @@ pub(crate) async fn look(
     found.stop()?;
 
     progress.looking("the env file");
-    let in_env = profile.in_env(&names);
+    let mut in_env = profile.in_env(&names);
+    if request.leave_out_unused {
+        env::keep_used(profile, &mut in_env, &mut found);
+    }
     let mut edit = env::read(profile, &in_env, &mut found)?;
     found.stop()?;
     if let Some(password) = &request.current_admin_password {
@@ -226,6 +229,7 @@ pub(crate) async fn look(
         accepted: vec![],
         panel_sick: false,
         waived: vec![],
+        validated: vec![],
         takes_back: back.as_ref().map(|b| b.rotation.clone()),
         finalizes: false,
         makes: None,
@@ -291,7 +295,7 @@ pub(crate) async fn look(
     about.panel_sick = found.has(Code::Panel);
     let redactor = crate::world::redactor(&values);
     // Nobody is asked about values that will not be put in force.
-    let validated = if found.can_all_be_forced(request) || found.refusals.is_empty() {
+    about.validated = if found.can_all_be_forced(request) || found.refusals.is_empty() {
         progress.looking("the new values, by their makers");
         outside::validate(&about, &values.pairs, request, &mut found).await
     } else {
@@ -304,7 +308,7 @@ pub(crate) async fn look(
     keep.extend(health.witness);
     keep.extend(settings::to_seal(&values.previous));
     let known_current = known(journal, &about, VersionState::Current, |fact| &fact.old)?;
-    let report = report(&about, room, validated, found.notes);
+    let report = report(&about, room, found.notes);
     Ok(Ready {
         id,
         about,
@@ -404,6 +408,7 @@ pub(crate) async fn bystander(
         accepted: vec![],
         panel_sick: false,
         waived: vec![],
+        validated: vec![],
         takes_back: None,
         finalizes: false,
         makes: None,
@@ -437,12 +442,7 @@ pub(crate) async fn bystander(
     })
 }
 
-fn report(
-    about: &About,
-    room: health::Room,
-    validated: Vec<String>,
-    notes: Vec<String>,
-) -> PlanReport {
+fn report(about: &About, room: health::Room, notes: Vec<String>) -> PlanReport {
     let services = about
         .services
         .iter()
@@ -468,7 +468,7 @@ fn report(
             .chain(&about.waived)
             .cloned()
             .collect(),
-        validated,
+        validated: about.validated.clone(),
         notes,
     }
 }

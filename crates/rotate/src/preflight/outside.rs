@@ -42,6 +42,21 @@ pub(super) fn given(
             );
         }
     }
+    for name in &request.allow_grace {
+        let has_one = |name| profile.secrets[name].previous.is_some();
+        if !names.contains(name) || !has_one(name) {
+            found.refuse(
+                Code::Grace,
+                format!(
+                    "--allow-grace {name}: no secret with a grace window by that name is rotated"
+                ),
+                "name a secret that is rotated and has `previous` in the profile",
+            );
+        }
+    }
+    for name in &request.left_out {
+        found.waive(format!("{name}: left out of the rotation of everything"));
+    }
     for name in names {
         let spec = &profile.secrets[name];
         if let Some(value) = back.and_then(|b| b.values.get(name)) {
@@ -128,6 +143,12 @@ impl Wish<'_> {
                 }
             };
             let Some(Cell::Value(old)) = cells.first().filter(|c| !is_empty(c)) else {
+                if self.request.leave_out_unused {
+                    found.note(format!(
+                        "{name} is left out: setting {setting} has no value"
+                    ));
+                    continue;
+                }
                 found.refuse(
                     Code::Settings,
                     format!("{name}: setting {setting} has no value"),
@@ -171,7 +192,7 @@ impl Wish<'_> {
                     key: spec.previous.clone().unwrap_or_default(),
                     before: settings::held(before),
                     after: settings::held(&after),
-                    grace_hours: self.opens_a_window().then_some(spec.grace_hours),
+                    grace_hours: self.opens_a_window(name).then_some(spec.grace_hours),
                 }
             });
             all.facts.insert(
@@ -195,8 +216,10 @@ impl Wish<'_> {
     }
 
     /// After an incident the old value is in other hands: what is signed with it is refused at once, unless it was asked otherwise.
-    fn opens_a_window(&self) -> bool {
-        self.back.is_none() && (self.request.reason != Reason::Incident || self.request.allow_grace)
+    fn opens_a_window(&self, name: &str) -> bool {
+        let wanted =
+            self.request.reason != Reason::Incident || self.request.allow_grace.contains(name);
+        self.back.is_none() && wanted
     }
 
     fn previous_after(
@@ -211,7 +234,7 @@ impl Wish<'_> {
             return back.previous.get(name).cloned().unwrap_or(Cell::Missing);
         }
         let open = !is_empty(before);
-        if open && !self.request.replace_grace && self.opens_a_window() {
+        if open && !self.request.replace_grace && self.opens_a_window(name) {
             found.refuse(
                 Code::Grace,
                 format!(
@@ -225,7 +248,7 @@ impl Wish<'_> {
                 "{name}: the value before the present one was dropped out of its grace window"
             ));
         }
-        if self.opens_a_window() {
+        if self.opens_a_window(name) {
             Cell::Value(old.clone())
         } else {
             emptied(before)
