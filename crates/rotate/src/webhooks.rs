@@ -41,16 +41,12 @@ impl World {
         for fact in &self.about.secrets {
             let spec = self.about.profile.secrets.get(&fact.name);
             let webhook = spec.and_then(|s| s.webhook.as_ref());
-            let (Some(webhook), Some(scheme), Some(setting)) =
-                (webhook, vendor::scheme(fact.kind), &fact.setting)
-            else {
+            let (Some(webhook), Some(scheme)) = (webhook, vendor::scheme(fact.kind)) else {
                 continue;
             };
-            let previous = setting.previous.as_ref().map(|p| &p.key);
-            if edited
-                .iter()
-                .any(|key| *key == setting.key || Some(key) == previous)
-            {
+            let own = fact.setting.iter();
+            let mut own = own.flat_map(|s| [Some(&s.key), s.previous.as_ref().map(|p| &p.key)]);
+            if own.any(|own| edited.iter().any(|key| Some(key) == own)) {
                 continue;
             }
             let Some(event) = &webhook.probe_event else {
@@ -83,15 +79,21 @@ impl World {
         let own = rows.iter().filter(|row| {
             keys.is_some_and(|(key, previous)| row.key == *key || Some(&row.key) == previous)
         });
-        let accepted: Vec<&Secret> = own
+        let mut accepted: Vec<&Secret> = own
             .filter_map(|row| match row.under(set) {
                 Cell::Value(value) if !value.is_empty() => Some(value),
                 _ => None,
             })
             .collect();
-        let taken = |secret: &Secret| accepted.iter().any(|a| a.same_as(secret));
         let pair = self.pairs.get(&fact.name);
         let pair = pair.ok_or_else(|| unknown(&format!("{} has no values", fact.name)))?;
+        if setting.is_none() {
+            accepted.push(match set {
+                Set::Old => &pair.old,
+                Set::New => &pair.new,
+            });
+        }
+        let taken = |secret: &Secret| accepted.iter().any(|a| a.same_as(secret));
         let made_up = Format::default().generate().map_err(|e| unknown(&e))?;
         let (old, new) = if self.about.finalizes {
             ("the previous secret", "the secret in force")

@@ -6,6 +6,9 @@
 mod alerts;
 mod payments;
 pub mod proxmox;
+mod tls;
+
+pub use tls::Certificate;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

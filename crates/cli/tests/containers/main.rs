@@ -23,6 +23,7 @@ mod http_faults;
 mod integration;
 mod interrupts;
 mod leaks;
+mod makers;
 mod own_files;
 mod peer;
 mod postgres_faults;

@@ -255,7 +255,10 @@ impl Proxmox {
                 500.. => HttpUnknown::ServerError(status),
                 _ => HttpUnknown::Unexpected {
                     status,
-                    why: "not an answer of this API".into(),
+                    why: match status {
+                        300..=399 => "a redirect, which is not followed".into(),
+                        _ => "not an answer of this API".into(),
+                    },
                 },
             })),
         }

@@ -257,14 +257,15 @@ pub(crate) async fn look(
     )
     .await;
     about.database_bytes = health.database_bytes;
+    let wish = outside::Wish {
+        profile,
+        request,
+        back: back.as_ref(),
+        values: &new_values,
+        in_env: &values.pairs,
+    };
+    wish.in_env_alone(&names, &mut found);
     if let Some(session) = health.sessions.take() {
-        let wish = outside::Wish {
-            profile,
-            request,
-            back: back.as_ref(),
-            values: &new_values,
-            in_env: &values.pairs,
-        };
         let in_settings = wish.read(&names, &session, &mut found).await;
         health.sessions.put(session);
         let facts = in_settings.pairs.iter();

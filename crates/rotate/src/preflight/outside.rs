@@ -115,6 +115,20 @@ pub(super) struct Wish<'a> {
 }
 
 impl Wish<'_> {
+    /// Looks at the values to come of secrets that stand in the env file and in no setting.
+    pub(super) fn in_env_alone(&self, names: &[String], found: &mut Findings) {
+        for name in names {
+            let spec = &self.profile.secrets[name];
+            let values = (self.in_env.get(name), self.values.get(name));
+            if let (Some(env), Some(new)) = values
+                && spec.setting.is_none()
+                && spec.kind.comes_from_outside()
+            {
+                self.fits(name, spec, &env.old, new, found);
+            }
+        }
+    }
+
     /// Reads the settings of these secrets.
     pub(super) async fn read(
         &self,

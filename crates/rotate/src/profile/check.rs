@@ -159,12 +159,6 @@ fn integration(name: &str, secret: &SecretSpec) -> Option<(String, String)> {
             "a secret of this kind is not kept in a setting; expected `key`",
         );
     }
-    if outside && secret.env_key().is_some() && secret.setting.is_none() {
-        return problem(
-            "kind",
-            "a secret of this kind is kept in a setting; expected `setting`, or kind environment",
-        );
-    }
     if secret.previous.is_some() && secret.previous == secret.setting {
         return problem(
             "previous",

@@ -112,6 +112,12 @@ impl Node {
             .collect()
     }
 
+    /// The secret of the token that the panel uses.
+    pub(crate) async fn secret_in_use(&self, stack: &Stack) -> String {
+        let sql = format!(r#"SELECT "value" FROM "Setting" WHERE "key" = '{SECRET_ROW}'"#);
+        stack.sql_value(&sql).await.unwrap()
+    }
+
     /// The token that the panel uses: its full id. Its secret in the settings is the one that the node knows.
     pub(crate) async fn in_use(&self, stack: &Stack) -> String {
         let row = async |key: &str| {
