@@ -71,6 +71,9 @@ pub struct Rotated {
     /// The token that it made, and rotated nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub made: Option<String>,
+    /// The token that it gave another value in place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub regenerated: Option<String>,
     /// What was rotated.
     pub secrets: Vec<RotatedSecret>,
     /// What was saved before; `None` when it failed before that.

@@ -46,6 +46,9 @@ pub fn show(record: &Record) -> Shown {
             if let Some(made) = &rotation.made {
                 fact("made", made.clone());
             }
+            if let Some(token) = &rotation.regenerated {
+                fact("regenerated", token.clone());
+            }
             let mut names: Vec<&str> = rotation.secrets.iter().map(|s| s.name.as_str()).collect();
             names.dedup();
             format!(
@@ -56,7 +59,11 @@ pub fn show(record: &Record) -> Shown {
                     (_, Some(_)) => "making",
                     _ => "rotation",
                 },
-                rotation.made.clone().unwrap_or_else(|| names.join(", ")),
+                rotation
+                    .made
+                    .clone()
+                    .or_else(|| rotation.regenerated.clone())
+                    .unwrap_or_else(|| names.join(", ")),
                 rotation.stack
             )
         }

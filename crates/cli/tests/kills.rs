@@ -321,6 +321,28 @@ async fn killed_around_a_record_a_rotation_of_settings_and_the_end_of_its_window
 }
 
 #[tokio::test]
+async fn killed_around_a_record_a_token_that_is_given_another_value_is_the_one_that_the_application_has()
+ {
+    if !containers_wanted() {
+        return;
+    }
+    let bench = Bench::start(StackOptions::new()).await;
+    let node = node::Node::open(&bench.stack, bench.keyroll.home()).await;
+    node.providers.known().proxmox.regenerates = true;
+    let command = node.with(&["rotate", node::SECRET, "--yes", "--regenerate"]);
+    let stride = if full_wanted() { 1 } else { 3 };
+    let (mut number, mut ended) = (1, false);
+    while !ended {
+        ended = kill_at(&bench, &command, number, &mut true).await;
+        // By the node's own view.
+        node.in_use(&bench.stack).await;
+        assert_eq!(node.tokens().len(), 1, "{number}");
+        number += stride;
+    }
+    assert!(number > 8, "the hook is not there, or counts wrongly");
+}
+
+#[tokio::test]
 async fn killed_around_a_record_no_token_is_lost_or_left_that_the_journal_does_not_know() {
     if !containers_wanted() {
         return;

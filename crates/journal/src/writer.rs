@@ -15,7 +15,7 @@ use crate::record::{Backward, Direction, Epoch, Event, Forward, Intended, Rotati
 use crate::reserve;
 use crate::rotation::NewRotation;
 use crate::schema::{keep_log_on_close, to_its_end};
-use crate::versions::Stale;
+use crate::versions::{NewVersion, Stale};
 use crate::{Ending, Journal, JournalError, Kept, Lock};
 use rows::{insert_event, insert_kept, insert_version, replace_stale};
 
@@ -403,6 +403,23 @@ impl Writer {
                 insert_kept(tx, rotation, one, now)?;
             }
             Ok(())
+        })
+    }
+
+    /// Stores a pending version that could not be made before the rotation began. One that the rotation stored for the same secret before is
+    /// retired: it was replaced before anybody used it. It stays sealed.
+    pub fn made(
+        &self,
+        rotation: &RotationId,
+        version: &NewVersion,
+        now: Timestamp,
+    ) -> Result<(), JournalError> {
+        self.commit("storing a version that was made", |tx| {
+            tx.execute(
+                "UPDATE versions SET state = 'retired', changed_at = ?3 WHERE rotation = ?1 AND secret = ?2 AND state = 'pending'",
+                params![rotation.as_str(), version.secret, now.to_string()],
+            )?;
+            Ok(insert_version(tx, rotation, version, now)?)
         })
     }
 

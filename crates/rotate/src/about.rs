@@ -112,6 +112,20 @@ pub(crate) struct About {
     pub database_bytes: Option<u64>,
 }
 
+impl About {
+    /// The full id of the token that it makes.
+    pub(crate) fn made(&self) -> Option<String> {
+        let fact = self.makes.as_ref().filter(|m| m.setting.is_none());
+        fact.map(|made| made.id.clone())
+    }
+
+    /// The full id of the token that it gives another value in place.
+    pub(crate) fn regenerated(&self) -> Option<String> {
+        let fact = self.makes.as_ref().filter(|m| m.setting.is_some());
+        fact.map(|made| made.id.clone())
+    }
+}
+
 /// One secret that is rotated.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SecretFact {
@@ -176,6 +190,9 @@ pub(crate) struct MakesFact {
     pub id: String,
     /// Full ids of tokens that earlier rotations made and that are in use nowhere.
     pub discards: Vec<String>,
+    /// Set where no token is made, and the one in force is given another value in place: the setting that gets it.
+    #[serde(default)]
+    pub setting: Option<String>,
 }
 
 /// A setting that holds the value before the one in force, for a grace window.

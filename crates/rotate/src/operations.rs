@@ -52,6 +52,8 @@ pub struct Request {
     pub replace_grace: bool,
     /// Secrets whose grace windows open although the reason is an incident.
     pub allow_grace: BTreeSet<String>,
+    /// Gives the token that is named another value in place, without an overlap and without a way back.
+    pub regenerate: bool,
     /// Secrets that a rotation of everything leaves as they are. The trail tells them.
     pub left_out: BTreeSet<String>,
     /// Leaves out, and tells, what the stack has no value for. For a plan alone: a rotation is told what it rotates.
@@ -376,18 +378,23 @@ impl Keyroll {
         }
         let identity = self.identity()?;
         let world = preflight::bystander(&self.profile, &self.operator, identity, progress).await?;
-        let clean = |text: &str| world.clean(text);
-        Ok(match world.prove(Set::Old, None).await {
-            Ok(seen) => VerifyReport {
-                well: true,
-                seen,
-                found: vec![],
-            },
-            Err(finding) => VerifyReport {
-                well: false,
-                seen: vec![],
-                found: vec![clean(&finding.to_string())],
-            },
+        let (mut seen, mut found) = match world.prove(Set::Old, None).await {
+            Ok(seen) => (seen, vec![]),
+            Err(finding) => (vec![], vec![finding.to_string()]),
+        };
+        if let Some(journal) = self.journal()? {
+            match world.settings_as_left(&journal).await {
+                Ok((right, wrong)) => {
+                    seen.extend(right);
+                    found.extend(wrong);
+                }
+                Err(why) => found.push(format!("the settings: {why}")),
+            }
+        }
+        Ok(VerifyReport {
+            well: found.is_empty(),
+            seen,
+            found: found.iter().map(|text| world.clean(text)).collect(),
         })
     }
 

@@ -102,6 +102,8 @@ pub struct Outcome {
     pub finalizes: bool,
     /// The token that it made, and rotated nothing.
     pub made: Option<String>,
+    /// The token that it gave another value in place.
+    pub regenerated: Option<String>,
     /// The backup's directory, once it was made.
     pub backup: Option<PathBuf>,
     /// The summary, once it was written.

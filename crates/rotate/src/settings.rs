@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use keyroll_journal::RotationId;
+use keyroll_journal::{Journal, RotationId, VersionState};
 use keyroll_providers::postgres::{
     Cell, Named, PostgresError, Session, SettingChange, SettingsTable,
 };
@@ -208,6 +208,48 @@ impl World {
         let read = read.map_err(|e| self.clean(&e.to_string()))?;
         self.sessions.put(session);
         Ok(rows.into_iter().zip(read).collect())
+    }
+
+    /// Whether each setting holds what keyroll put there last, by its fingerprint: what was seen, and what is otherwise.
+    pub(crate) async fn settings_as_left(
+        &self,
+        journal: &Journal,
+    ) -> Result<(Vec<String>, Vec<String>), String> {
+        let mut left = vec![];
+        for (name, spec) in &self.about.profile.secrets {
+            let versions = journal.versions_of(name).map_err(|e| e.to_string())?;
+            let current = versions
+                .into_iter()
+                .find(|v| v.state == VersionState::Current);
+            if let (Some(setting), Some(current)) = (&spec.setting, current) {
+                left.push((name, setting.as_str(), current.fingerprint));
+            }
+        }
+        if left.is_empty() {
+            return Ok((vec![], vec![]));
+        }
+        let keys: Vec<&str> = left.iter().map(|(_, setting, _)| *setting).collect();
+        let session = self.database_session(&self.rotation).await?;
+        let cells = read(&session, &self.settings_table(), &keys).await;
+        let cells = cells.map_err(|refusal| refusal.what)?;
+        session.close().await;
+        let key = self.identity.fingerprint_key();
+        let mut found = vec![];
+        for ((name, setting, fingerprint), cell) in left.iter().zip(&cells) {
+            match cell {
+                Cell::Value(value) if key.fingerprint(value).to_string() == *fingerprint => {}
+                Cell::Value(_) => found.push(format!(
+                    "{name}: setting {setting} holds another value than keyroll put there; somebody has changed it"
+                )),
+                Cell::Null | Cell::Missing => {
+                    found.push(format!("{name}: setting {setting} has no value any more"));
+                }
+            }
+        }
+        let right = left.len() - found.len();
+        let seen =
+            (right > 0).then(|| format!("settings that hold what keyroll put there: {right}"));
+        Ok((seen.into_iter().collect(), found))
     }
 
     /// The settings hold this set, by the database's view, and the application accepts what it should, by its own.

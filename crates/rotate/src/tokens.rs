@@ -5,7 +5,7 @@
 
 use keyroll_journal::{Ending, Journal};
 
-use crate::error::RotateError;
+use crate::error::{Code, Refusal, RotateError};
 use crate::operations::{Control, Keyroll, Request};
 use crate::preflight::{self, Making, NewToken};
 use crate::report::{Outcome, PlanReport, Progress};
@@ -25,6 +25,10 @@ impl Keyroll {
         let Ok(mut names) = preflight::select(&self.profile, &request.names) else {
             return Ok(None);
         };
+        if request.regenerate {
+            let ended = self.regenerate(request, &names, progress, approve, control);
+            return ended.await.map(Some);
+        }
         names.retain(|name| {
             self.profile.secrets[name].make.is_some() && !request.values.contains_key(name)
         });
@@ -35,6 +39,7 @@ impl Keyroll {
                 profile: &self.profile,
                 operator: &self.operator,
                 name: &name,
+                in_place: false,
             };
             let looked = token.look(&journal, &identity, progress).await;
             let making = match looked {
@@ -67,5 +72,44 @@ impl Keyroll {
             request.token_ids.insert(name, id);
         }
         Ok(None)
+    }
+
+    /// Gives the one token that the request names another value in place.
+    async fn regenerate(
+        &self,
+        request: &Request,
+        names: &[String],
+        progress: &dyn Progress,
+        approve: &(dyn Fn(&PlanReport) -> bool + Sync),
+        control: &Control,
+    ) -> Result<Outcome, RotateError> {
+        let refuse = |what: &str, next: &str| Refusal::new(Code::Selection, what, next);
+        let [name] = names else {
+            let what = "--regenerate kills a token's old value at once, with no way back";
+            return Err(refuse(what, "rotate that one secret by itself").into());
+        };
+        if self.profile.secrets[name].make.is_none() || request.values.contains_key(name) {
+            let what = format!("--regenerate: {name} is not a token that keyroll makes itself");
+            let next = "it takes secrets.*.make in the profile, and no value";
+            return Err(refuse(&what, next).into());
+        }
+        let (journal, lock) = self.open_alone()?;
+        let identity = self.identity()?;
+        let token = NewToken {
+            profile: &self.profile,
+            operator: &self.operator,
+            name,
+            in_place: true,
+        };
+        let looked = match token.look(&journal, &identity, progress).await {
+            Ok(Making::Ready(ready)) => Ok(*ready),
+            Ok(Making::There { .. }) => Err(RotateError::Failed(
+                "a token of another rotation was found".to_owned(),
+            )),
+            Err(refused) => Err(refused),
+        };
+        let (journal, ready) = self.recorded(journal, &lock, request, looked)?;
+        self.carry_out(journal, &lock, identity, ready, progress, approve, control)
+            .await
     }
 }

@@ -37,6 +37,7 @@ pub(crate) fn rotation() -> Rotated {
         takes_back: None,
         finalizes: false,
         made: None,
+        regenerated: None,
         secrets: vec![
             RotatedSecret {
                 name: "JWT_SECRET".into(),

@@ -111,6 +111,10 @@ pub(crate) fn finish(outcome: &Outcome, global: &Global) -> u8 {
     match outcome.ending {
         Ending::Completed => {
             let what = match (&outcome.made, outcome.finalizes, outcome.graced.join(", ")) {
+                _ if outcome.regenerated.is_some() => format!(
+                    "the token {} has another value, which the application's setting holds; the old one is dead",
+                    outcome.regenerated.as_deref().unwrap_or_default()
+                ),
                 (Some(made), ..) => format!("the token {made} is made, and nothing uses it yet"),
                 (_, true, _) => {
                     "the grace windows are over, the previous values are dead".to_owned()

@@ -31,6 +31,9 @@ pub(crate) struct RotateArgs {
     /// Instead: what is due by the profile's intervals and needs no person; in the maintenance window, if there is one
     #[arg(long, conflicts_with = "names")]
     pub(crate) due: bool,
+    /// Gives a Proxmox token another value in place: no grace, no way back; the application is cut off for a moment
+    #[arg(long, conflicts_with_all = ["all", "due"])]
+    pub(crate) regenerate: bool,
     /// How, and why.
     #[command(flatten)]
     pub(crate) how: How,
@@ -127,7 +130,13 @@ pub(crate) async fn run(args: &RotateArgs, global: &Global) -> u8 {
         } else {
             Ok(args.names.clone())
         };
-        names.and_then(|names| args.how.request_with(&names, &args.values, &control.stop))
+        names.and_then(|names| {
+            let request = args.how.request_with(&names, &args.values, &control.stop)?;
+            Ok(Request {
+                regenerate: args.regenerate,
+                ..request
+            })
+        })
     };
     let prepared = request.and_then(|request| {
         let stop = control.stop.clone();

@@ -65,6 +65,20 @@ async fn a_payment_key_is_validated_applied_in_grace_finalized_and_told() {
     let nothing = bench.run(&shop.with(&["finalize", "--yes"], &[])).await;
     assert_eq!(nothing.code, REFUSED, "{nothing:?}");
 
+    // What somebody types into the panel is found.
+    let well = bench.run(&["verify"]).await;
+    assert_eq!(well.code, DONE, "{well:?}");
+    let left = "settings that hold what keyroll put there: 1";
+    assert!(well.stdout.contains(left), "{well:?}");
+    shop.has("payments.paystack.secretKey", &third).await;
+    let typed = bench.run(&["verify"]).await;
+    assert_eq!(typed.code, Some(1), "{typed:?}");
+    assert!(
+        typed.stdout.contains("somebody has changed it"),
+        "{typed:?}"
+    );
+    shop.has("payments.paystack.secretKey", &second).await;
+
     // Somebody closes the next window by hand: keyroll shows that the value is dead, and forgets it.
     let run = shop.rotate(&[("PAYSTACK_SECRET", &third)], &[]).await;
     assert_eq!(run.code, DONE, "{run:?}");
@@ -112,7 +126,7 @@ async fn a_key_that_its_maker_refuses_or_says_nothing_about_changes_nothing() {
     ];
     for fault in unwell {
         shop.providers.known().fault = Some(fault.clone());
-        let limit = ["--set", "limits.request_seconds=1"];
+        let limit = ["--set", "limits.request_seconds=3"];
         let run = shop.rotate(&[(secret, &second)], &limit).await;
         assert_eq!(run.code, REFUSED, "{fault:?}: {run:?}");
         assert!(

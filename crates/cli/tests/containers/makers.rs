@@ -74,7 +74,7 @@ async fn each_maker_is_asked_and_a_no_or_no_answer_changes_nothing() {
     let made = made();
     let client = "secrets.FLUTTERWAVE_CLIENT={ kind = \"flutterwave-client-secret\", setting = \"payments.flutterwave.clientSecret\", api = { id = \"a-client\" } }";
     let mut more = vec!["--set".to_owned(), client.to_owned()];
-    more.extend(["--set".to_owned(), "limits.request_seconds=1".to_owned()]);
+    more.extend(["--set".to_owned(), "limits.request_seconds=3".to_owned()]);
     for one in &made {
         let set = format!("secrets.{}.api.base_url={base}", one.name);
         more.extend(["--set".to_owned(), set]);

@@ -82,6 +82,51 @@ async fn a_token_that_a_rotation_did_not_use_is_used_by_the_next_and_none_is_lef
     );
 }
 
+#[tokio::test]
+async fn a_token_is_given_another_value_in_place_on_request_alone_and_on_a_server_that_can() {
+    if !containers_wanted() {
+        return;
+    }
+    let bench = Bench::start(StackOptions::new()).await;
+    let node = Node::open(&bench.stack, bench.keyroll.home()).await;
+    let first = node.secret_in_use(&bench.stack).await;
+    let command = node.with(&["rotate", SECRET, "--yes", "--regenerate"]);
+
+    // An older server: nothing was changed, so it goes back.
+    let run = bench.run(&command).await;
+    assert_eq!(run.code, ROLLED_BACK, "{run:?}");
+    assert_eq!(node.secret_in_use(&bench.stack).await, first);
+    node.in_use(&bench.stack).await;
+
+    node.providers.known().proxmox.regenerates = true;
+    let with_others = node.with(&["rotate", SECRET, "production", "--yes", "--regenerate"]);
+    let run = bench.run(&with_others).await;
+    assert_eq!(run.code, REFUSED, "{run:?}");
+    let run = bench.run(&command).await;
+    assert_eq!(run.code, DONE, "{run:?}");
+    let second = node.secret_in_use(&bench.stack).await;
+    assert_ne!(second, first);
+    assert_eq!(node.in_use(&bench.stack).await, format!("{USER}!panel"));
+    assert_eq!(node.tokens().len(), 1);
+    assert!(!run.stdout.contains(&second) && !run.stderr.contains(&second));
+    let words = [
+        "\"regenerated\":\"proxpanel@pve!panel\"",
+        "its old one is refused",
+        "setting proxmox.tokenSecret holds the token's new value",
+    ];
+    bench.trail_says("completed", &words).await;
+
+    // Its answer is lost: nobody knows the value, and it is given another one.
+    node.providers.known().loses = 1;
+    let run = bench.run(&command).await;
+    assert_eq!(run.code, DONE, "{run:?}");
+    assert_ne!(node.secret_in_use(&bench.stack).await, second);
+    node.in_use(&bench.stack).await;
+    let asked = node.providers.known().asked.clone();
+    let puts = asked.iter().filter(|a| a.starts_with("PUT ")).count();
+    assert_eq!(puts, 4, "refused once, once, and twice: {asked:?}");
+}
+
 fn rotation(stdout: &str) -> String {
     let told = stdout.lines().find_map(|l| l.strip_prefix("rotation   "));
     told.expect("its name").to_owned()

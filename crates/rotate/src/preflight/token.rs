@@ -26,6 +26,8 @@ pub(crate) struct NewToken<'a> {
     pub(crate) operator: &'a Operator,
     /// The secret that its value will be.
     pub(crate) name: &'a str,
+    /// The one in force is given another value in place.
+    pub(crate) in_place: bool,
 }
 
 /// What there is to do.
@@ -77,6 +79,21 @@ impl NewToken<'_> {
                 "correct the setting; it holds the full id (user@realm!name)".into(),
             ));
         }
+        if self.in_place {
+            let fact = MakesFact {
+                secret: name.to_owned(),
+                id: like.clone(),
+                like,
+                discards: vec![],
+                setting: spec.setting.clone(),
+            };
+            let notice = format!(
+                "{} is given another value in place: its old one is dead at once, the application cannot use it until its setting holds the new one, and there is no way back",
+                fact.id
+            );
+            world.about.makes = Some(fact);
+            return self.ready(world, old, vec![notice], journal);
+        }
         let mut discards = vec![];
         for (made, value) in earlier(journal, identity, name)? {
             if made == like {
@@ -97,6 +114,7 @@ impl NewToken<'_> {
             id: format!("{user}!{base}{MARK}{stamp}"),
             like,
             discards,
+            setting: None,
         };
         let mut notice = vec![format!(
             "the token {} is made, with the rights of {}; nothing uses it yet",
@@ -109,8 +127,18 @@ impl NewToken<'_> {
             ));
         }
         world.about.makes = Some(fact);
+        self.ready(world, old, notice, journal)
+    }
+
+    fn ready(
+        &self,
+        mut world: World,
+        old: Secret,
+        notice: Vec<String>,
+        journal: &Journal,
+    ) -> Result<Making, RotateError> {
         let mut others = std::mem::take(&mut world.others);
-        others.insert(name.to_owned(), old);
+        others.insert(self.name.to_owned(), old);
         let values = Values {
             others,
             ..Values::default()

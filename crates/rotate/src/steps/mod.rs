@@ -11,6 +11,7 @@ mod env_candidate;
 mod env_file;
 mod old_token;
 mod recreate;
+mod regenerate;
 mod settings;
 mod summary;
 pub(crate) mod token;
@@ -38,6 +39,8 @@ pub(crate) mod names {
     pub(crate) const DATABASE_SESSIONS: &str = "database-sessions";
     pub(crate) const SETTINGS: &str = "settings";
     pub(crate) const TOKEN: &str = "token";
+    pub(crate) const REGENERATE: &str = "regenerate";
+    pub(crate) const TOKEN_SETTING: &str = "token-setting";
     pub(crate) const OLD_TOKEN: &str = "old-token";
     pub(crate) const VERIFY: &str = "verify";
     pub(crate) const COMMIT: &str = "commit";
@@ -78,6 +81,8 @@ struct Scope {
     old_tokens: bool,
     /// A token is made, and nothing is rotated.
     makes: bool,
+    /// No token is made: the one in force is given another value in place.
+    regenerates: bool,
 }
 
 impl Scope {
@@ -94,6 +99,7 @@ impl Scope {
             finalizes: about.finalizes,
             old_tokens: about.finalizes && about.secrets.iter().any(|s| s.retires.is_some()),
             makes: about.makes.is_some(),
+            regenerates: about.makes.as_ref().is_some_and(|m| m.setting.is_some()),
         }
     }
 
@@ -180,7 +186,7 @@ const ROWS: &[Row] = &[
         name: names::TOKEN,
         needs: &[names::BASELINE],
         undo_after: &[],
-        planned: |s| s.makes,
+        planned: |s| s.makes && !s.regenerates,
     },
     Row {
         name: names::SETTINGS,
@@ -224,17 +230,22 @@ pub(crate) fn plan(world: &Arc<World>) -> Plan {
     let after = after.map(|name| -> Box<dyn Step> {
         let world = world.clone();
         match *name {
+            names::TOKEN_SETTING => Box::new(regenerate::TokenSetting { world }),
+            names::COMMIT => Box::new(commit::Commit { world }),
             names::OLD_TOKEN => Box::new(old_token::OldToken { world }),
             names::TRAIL => Box::new(trail::Trail { world }),
             _ => Box::new(summary::Summary { world }),
         }
     });
     let after = after.collect();
+    let world = world.clone();
+    let pivot: Box<dyn Step> = match pivot(&Scope::of(&world.about)) {
+        names::REGENERATE => Box::new(regenerate::Regenerate { world }),
+        _ => Box::new(commit::Commit { world }),
+    };
     Plan {
         before,
-        pivot: Box::new(commit::Commit {
-            world: world.clone(),
-        }),
+        pivot,
         after,
     }
 }
@@ -257,6 +268,7 @@ impl Profile {
             finalizes: false,
             old_tokens: false,
             makes: false,
+            regenerates: false,
         })
     }
 }
@@ -278,14 +290,25 @@ fn shape_of(scope: &Scope) -> Shape {
                 undo_after: within(r.undo_after),
             })
             .collect(),
-        pivot: names::COMMIT.into(),
+        pivot: pivot(scope).into(),
         after: after(scope).iter().map(|n| (*n).into()).collect(),
+    }
+}
+
+/// The point of no return.
+fn pivot(scope: &Scope) -> &'static str {
+    if scope.regenerates {
+        names::REGENERATE
+    } else {
+        names::COMMIT
     }
 }
 
 /// The steps after the point of no return. What ends a grace window or makes a token has nothing to hand over.
 fn after(scope: &Scope) -> &'static [&'static str] {
-    if scope.old_tokens {
+    if scope.regenerates {
+        &[names::TOKEN_SETTING, names::COMMIT, names::TRAIL]
+    } else if scope.old_tokens {
         &[names::OLD_TOKEN, names::TRAIL]
     } else if scope.finalizes || scope.makes {
         &[names::TRAIL]
@@ -314,7 +337,9 @@ pub(crate) fn order(about: &About) -> Vec<Vec<String>> {
         order.push(now.iter().map(|r| r.name.to_owned()).collect());
         open = later;
     }
-    let last = [names::COMMIT].iter().chain(after(&Scope::of(about)));
+    let scope = Scope::of(about);
+    let last = [pivot(&scope)];
+    let last = last.iter().chain(after(&scope));
     order.extend(last.map(|n| vec![(*n).to_owned()]));
     order
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keyroll_journal::{Backward, Evidence, Forward, Intended, Kept, Receipt, StepName};
+use keyroll_providers::http::Verdict;
 use keyroll_providers::proxmox::{Grant, Proxmox, ProxmoxError, Token as ProxmoxToken, TokenInfo};
 use keyroll_saga::{
     ActError, BoxFuture, Compensate, ConfirmError, Observed, Step, StepCx, UndoError,
@@ -76,6 +77,24 @@ impl Managed {
             None => Ok(()),
             Some(_) => deleted,
         }
+    }
+
+    /// Whether this token is accepted with this value.
+    pub(crate) async fn accepts(&self, full: &str, value: &Secret) -> Verdict {
+        let (user, id) = parts(full);
+        let token = ProxmoxToken {
+            user: user.to_owned(),
+            id: id.to_owned(),
+            value: value.clone(),
+        };
+        self.proxmox.accepts(&token).await
+    }
+
+    /// Gives this token another value in place.
+    pub(crate) async fn regenerate(&self, full: &str) -> Result<Secret, ProxmoxError> {
+        let (user, id) = parts(full);
+        let made = self.proxmox.regenerate(&self.manager, user, id).await?;
+        Ok(made.value)
     }
 
     async fn grants_of(&self, full: &str) -> Result<Vec<Grant>, ProxmoxError> {
