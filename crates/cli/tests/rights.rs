@@ -11,9 +11,15 @@ async fn with_fewer_rights(less: &[&str]) -> Vec<Run> {
     let scratch = tempfile::tempdir().unwrap();
     let open = |path: &Path| fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
     open(scratch.path());
-    // Others may not enter the directory that it was built in.
+    // Others may not enter the directory that it was built in. Another process copies: what a test starts meanwhile would inherit a
+    // file that this one is writing, and a program that is being written cannot be run.
     let binary = scratch.path().join("keyroll");
-    fs::copy(env!("CARGO_BIN_EXE_keyroll"), &binary).unwrap();
+    let mut copy = std::process::Command::new("cp");
+    let copied = copy
+        .arg(env!("CARGO_BIN_EXE_keyroll"))
+        .arg(&binary)
+        .status();
+    assert!(copied.unwrap().success());
     let state = scratch.path().join("state");
     let (state_text, root) = (state.to_str().unwrap(), scratch.path().to_str().unwrap());
     let setpriv = Keyroll::new("/usr/bin/setpriv").unwrap();
