@@ -227,3 +227,64 @@ async fn several_secrets_are_one_rotation_and_go_back_together() {
     assert_eq!(shop.sends(Endpoint::Paystack, &second).await, 401);
     assert_eq!(shop.sends(Endpoint::Paystack, &third).await, 401);
 }
+
+#[tokio::test]
+async fn events_of_each_provider_are_taken_with_both_secrets_in_the_window_and_with_the_new_one_after_it()
+ {
+    if !containers_wanted() {
+        return;
+    }
+    let bench = Bench::start(StackOptions::new()).await;
+    let shop = Shop::open(&bench).await;
+    let fourth = "secrets.FLUTTERWAVE_V4_WEBHOOK={ kind = \"flutterwave-webhook-secret\", setting = \"payments.flutterwaveV4.webhookSecret\", previous = \"payments.flutterwaveV4.webhookSecret_previous\", webhook = { path = \"/api/webhooks/flutterwave-v4\", probe_event = \"keyroll.probe\" } }";
+    let value = |n: u32| match n {
+        1 => Shop::webhook_secret(1),
+        n => Shop::webhook_secret(n + 3),
+    };
+    let (old, new, wrong) = (value(1), value(2), value(3));
+    let hooks = [
+        (
+            "FLUTTERWAVE_WEBHOOK_HASH",
+            "payments.flutterwave.webhookHash",
+            Endpoint::Flutterwave,
+        ),
+        (
+            "FLUTTERWAVE_V4_WEBHOOK",
+            "payments.flutterwaveV4.webhookSecret",
+            Endpoint::FlutterwaveV4,
+        ),
+        (
+            "STRIPE_WEBHOOK_SECRET",
+            "payments.stripe.webhookSecret",
+            Endpoint::Stripe,
+        ),
+    ];
+    for (_, setting, _) in hooks {
+        shop.has(setting, &old).await;
+    }
+    let values = hooks.map(|(name, ..)| (name, new.as_str()));
+    let run = shop.rotate(&values, &["--set", fourth]).await;
+    assert_eq!(run.code, DONE, "{run:?}");
+    for (name, setting, to) in hooks {
+        let previous = shop.row(&format!("{setting}_previous")).await;
+        assert_eq!(previous.as_ref(), Some(&old), "{name}");
+        for (secret, status) in [(&old, 200), (&new, 200), (&wrong, 401)] {
+            assert_eq!(shop.sends(to, secret).await, status, "{name}");
+        }
+    }
+    let finalize = shop.with(&["finalize", "--yes"], &["--set", fourth]);
+    let run = bench.run(&finalize).await;
+    assert_eq!(run.code, DONE, "{run:?}");
+    for (name, setting, to) in hooks {
+        assert_eq!(
+            shop.row(&format!("{setting}_previous")).await,
+            None,
+            "{name}"
+        );
+        for (secret, status) in [(&old, 401), (&new, 200), (&wrong, 401)] {
+            assert_eq!(shop.sends(to, secret).await, status, "{name}");
+        }
+        let told = format!("{name}: {} takes events signed with", to.path());
+        bench.trail_says("completed", &[&told]).await;
+    }
+}

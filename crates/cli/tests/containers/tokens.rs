@@ -1,6 +1,8 @@
 //! A Proxmox token that keyroll makes itself, from the second token to the end of the first.
 
-use crate::common::{Bench, DONE, GOING_BACK, REFUSED, ROLLED_BACK, at};
+use std::fs;
+
+use crate::common::{Bench, DONE, GOING_BACK, REFUSED, ROLLED_BACK, STUCK, at};
 use crate::node::{Node, SECRET, USER};
 use keyroll_testkit::{StackOptions, containers_wanted};
 
@@ -125,6 +127,61 @@ async fn a_token_is_given_another_value_in_place_on_request_alone_and_on_a_serve
     let asked = node.providers.known().asked.clone();
     let puts = asked.iter().filter(|a| a.starts_with("PUT ")).count();
     assert_eq!(puts, 4, "refused once, once, and twice: {asked:?}");
+}
+
+#[tokio::test]
+async fn a_setting_that_somebody_changes_keeps_its_token_and_one_that_is_locked_gets_its_value_later()
+ {
+    if !containers_wanted() {
+        return;
+    }
+    let bench = Bench::start(StackOptions::new()).await;
+    let node = Node::open(&bench.stack, bench.keyroll.home()).await;
+    node.providers.known().proxmox.regenerates = true;
+    let first = node.secret_in_use(&bench.stack).await;
+    let set = |value: &str| {
+        format!(r#"UPDATE "Setting" SET "value" = '{value}' WHERE "key" = 'proxmox.tokenSecret'"#)
+    };
+    let typed = set("typed by hand");
+    let enters = || drop(bench.hold(&format!("{typed}; COMMIT")));
+    let command = node.with(&["rotate", SECRET, "--yes", "--regenerate"]);
+    let run = bench
+        .interfere(&command, vec![at("baseline: started", enters)])
+        .await;
+    assert_eq!(run.code, ROLLED_BACK, "{run:?}");
+    assert!(
+        run.stderr.contains("somebody has changed setting"),
+        "{run:?}"
+    );
+    bench.stack.sql(&set(&first)).await.unwrap();
+    node.in_use(&bench.stack).await;
+
+    // After the point of no return there is a way forward alone.
+    let mut held = None;
+    let lock = || held = Some(bench.hold(&set(&first)));
+    let run = bench
+        .interfere(&command, vec![at("regenerate: done", lock)])
+        .await;
+    assert_eq!(run.code, STUCK, "{run:?}");
+    assert_eq!(node.secret_in_use(&bench.stack).await, first);
+    drop(held);
+    let file = bench.home("revealed");
+    let reveal = [
+        "reveal",
+        SECRET,
+        "--version",
+        "pending",
+        "--to-file",
+        file.to_str().unwrap(),
+    ];
+    let run = bench.run(&node.with(&reveal)).await;
+    assert_eq!(run.code, DONE, "{run:?}");
+    let run = bench.run(&node.with(&["resume"])).await;
+    assert_eq!(run.code, DONE, "{run:?}");
+    node.in_use(&bench.stack).await;
+    let second = node.secret_in_use(&bench.stack).await;
+    assert_ne!(second, first);
+    assert_eq!(fs::read_to_string(&file).unwrap(), second);
 }
 
 fn rotation(stdout: &str) -> String {

@@ -64,6 +64,16 @@ fn new(world: &World, cx: &StepCx) -> Result<Option<Secret>, String> {
     sealed.map(open).transpose().map_err(|e| e.to_string())
 }
 
+/// The setting, and what it holds now.
+async fn setting(world: &World, cx: &StepCx) -> Result<(String, Cell), String> {
+    let key = fact(world).setting.clone().unwrap_or_default();
+    let session = world.database_session(cx.rotation()).await?;
+    let read = settings::read(&session, &world.settings_table(), &[&key]).await;
+    let read = read.map_err(|refusal| refusal.what)?;
+    world.sessions.put(session);
+    Ok((key, read.into_iter().next().unwrap_or(Cell::Missing)))
+}
+
 fn limit(world: &World) -> Duration {
     Duration::from_secs(world.about.profile.limits.request_seconds)
 }
@@ -149,6 +159,13 @@ impl Step for Regenerate {
             let world = &self.world;
             let not = |e: String| ActError::NotApplied(world.clean(&e));
             let managed = self.managed().map_err(not)?;
+            // Nothing can be taken back from here on, so it must be possible to go on.
+            let (key, now) = setting(world, cx).await.map_err(not)?;
+            if !same(&now, &Cell::Value(old(world).map_err(not)?.clone())) {
+                return Err(not(format!(
+                    "somebody has changed setting {key} since preflight; the token keeps its value"
+                )));
+            }
             cx.fence()?;
             let value = managed.regenerate(&fact(world).id).await.map_err(|e| {
                 let text = world.clean(&e.to_string());
@@ -194,12 +211,8 @@ impl TokenSetting {
 
     async fn looked(&self, cx: &StepCx) -> Result<(Row, Cell), String> {
         let row = self.row(cx)?;
-        let session = self.world.database_session(cx.rotation()).await?;
-        let table = self.world.settings_table();
-        let read = settings::read(&session, &table, &[&row.key]).await;
-        let read = read.map_err(|refusal| refusal.what)?;
-        self.world.sessions.put(session);
-        Ok((row, read.into_iter().next().unwrap_or(Cell::Missing)))
+        let (_, now) = setting(&self.world, cx).await?;
+        Ok((row, now))
     }
 
     async fn write(&self, cx: &StepCx) -> Result<Receipt, ActError> {

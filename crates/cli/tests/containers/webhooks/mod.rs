@@ -20,6 +20,7 @@ use crate::common::{Bench, Moment};
 pub(crate) enum Endpoint {
     Paystack,
     Flutterwave,
+    FlutterwaveV4,
     Stripe,
 }
 
@@ -28,6 +29,7 @@ impl Endpoint {
         match self {
             Self::Paystack => "/api/webhooks/paystack",
             Self::Flutterwave => "/api/webhooks/flutterwave",
+            Self::FlutterwaveV4 => "/api/webhooks/flutterwave-v4",
             Self::Stripe => "/api/webhooks/stripe",
         }
     }
@@ -36,6 +38,7 @@ impl Endpoint {
         match self {
             Self::Paystack => Scheme::Paystack,
             Self::Flutterwave => Scheme::FlutterwaveV3,
+            Self::FlutterwaveV4 => Scheme::FlutterwaveV4,
             Self::Stripe => Scheme::Stripe,
         }
     }
