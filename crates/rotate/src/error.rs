@@ -30,6 +30,8 @@ pub enum Code {
     Panel,
     /// A consumer of a secret was found that keyroll cannot give the new value to.
     Consumer,
+    /// A key that encrypts what is kept, which another value would make unreadable.
+    AtRest,
     /// A new value is missing, or cannot be right.
     Value,
     /// The maker of a new value could not be asked about it.
@@ -62,6 +64,7 @@ impl Code {
             Self::Database => "database",
             Self::Panel => "panel",
             Self::Consumer => "consumer",
+            Self::AtRest => "at-rest",
             Self::Value => "value",
             Self::Provider => "provider",
             Self::Settings => "settings",
@@ -73,7 +76,7 @@ impl Code {
     }
 
     /// All codes, so that the pages can be checked for completeness.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Locked,
         Self::Unfinished,
         Self::Selection,
@@ -86,6 +89,7 @@ impl Code {
         Self::Database,
         Self::Panel,
         Self::Consumer,
+        Self::AtRest,
         Self::Value,
         Self::Provider,
         Self::Settings,

@@ -9,6 +9,7 @@
 mod abandon;
 mod about;
 mod alerts;
+mod at_rest;
 mod backup;
 mod blocking;
 mod cadence;

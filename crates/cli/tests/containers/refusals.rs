@@ -545,3 +545,29 @@ async fn a_refusal_in_json_has_code_and_what_to_type_next() {
     assert!(told["refusals"][0]["next"].as_str().is_some(), "{told}");
     assert!(!bench.home("backups").exists(), "a directory was made");
 }
+
+#[tokio::test]
+async fn a_key_that_encrypts_what_is_kept_is_refused_unless_the_profile_says_that_nothing_is() {
+    if !containers_wanted() {
+        return;
+    }
+    let bench = Bench::start(StackOptions::new()).await;
+    let spec = "secrets.BACKUP_ENCRYPTION_KEY={ kind = \"environment\" }";
+    let rotate = ["rotate", "BACKUP_ENCRYPTION_KEY", "--yes", "--set"];
+    let command = [&rotate[..], &[spec]].concat();
+    let says = [
+        "BACKUP_ENCRYPTION_KEY encrypts what is kept",
+        "every old backup",
+    ];
+    bench.refuses(&command, "at-rest", &says).await;
+    let all = [
+        &rotate[..],
+        &[spec, "--reason", "incident", "--force-unhealthy"],
+    ]
+    .concat();
+    bench.refuses(&all, "at-rest", &says).await;
+
+    let knows = "secrets.BACKUP_ENCRYPTION_KEY={ kind = \"environment\", keeps_nothing = true }";
+    let run = bench.run(&[&rotate[..], &[knows]].concat()).await;
+    assert_eq!(run.code, DONE, "{run:?}");
+}

@@ -14,6 +14,7 @@ use super::Findings;
 use super::env::Edit;
 use super::project::Seen;
 use crate::about::{EnvFact, Fate, ServiceFact, Use};
+use crate::at_rest;
 use crate::error::Code;
 use crate::profile::Profile;
 use crate::world::{Pair, Set};
@@ -113,6 +114,17 @@ pub(super) async fn find(
         }
     }
     strangers(seen, &secrets, found);
+    for name in pairs.keys() {
+        let uses = all.get(name).map_or(&[][..], Vec::as_slice);
+        let own = seen.containers.iter();
+        let own = own.filter(|c| uses.iter().any(|u| u.service == c.service));
+        let images: Vec<&str> = own.map(|c| c.image_ref.as_str()).collect();
+        // A service may know it by another name than the env file.
+        let whole = uses.iter().filter(|u| !u.embedded);
+        let keys: Vec<&str> = whole.filter_map(|u| u.env_key.as_deref()).collect();
+        let refusal = at_rest::refusal(name, &profile.secrets[name], &keys, &images);
+        found.refusals.extend(refusal);
+    }
     all
 }
 

@@ -265,6 +265,9 @@ pub struct SecretSpec {
     pub make: Option<MakeSpec>,
     /// The application's endpoint for events that are signed with it.
     pub webhook: Option<WebhookSpec>,
+    /// Nothing that is kept is encrypted with it, although its name or its application says so.
+    #[serde(default)]
+    pub keeps_nothing: bool,
     /// What new values look like.
     #[serde(default)]
     pub format: FormatSpec,
