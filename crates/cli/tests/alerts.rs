@@ -42,6 +42,13 @@ fn installed() -> bool {
     there.is_ok_and(|done| done.status.success())
 }
 
+/// A maintenance window twelve hours from here.
+fn not_now() -> String {
+    let now = jiff::Timestamp::now().to_zoned_datetime(jiff::tz::TimeZone::system());
+    let from = (now.hour() + 12) % 24;
+    format!("schedule.window={{ from = \"{from:02}:00\", to = \"{from:02}:01\" }}")
+}
+
 fn free_port() -> u16 {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     free.local_addr().unwrap().port()
@@ -102,10 +109,8 @@ async fn what_waits_for_a_person_is_told_by_mail_and_webhook_and_a_dead_receiver
     let key = file("key", "the key that signs");
     let dead = file("dead", "http://127.0.0.1:9/services/dead-canary");
     // Nothing of the stack is touched: its hour is not now.
-    let now = jiff::Timestamp::now().to_zoned_datetime(jiff::tz::TimeZone::system());
-    let from = (now.hour() + 12) % 24;
     let layers = [
-        format!("schedule.window={{ from = \"{from:02}:00\", to = \"{from:02}:01\" }}"),
+        not_now(),
         format!(
             "alerts.own={{ kind = \"webhook\", url_file = \"{hook}\", hmac_file = \"{key}\" }}"
         ),
@@ -189,10 +194,8 @@ async fn a_mail_goes_over_tls_of_a_trusted_authority_to_a_server_that_lets_keyro
                 "alerts.{name}={{ kind = \"mail\", host = \"localhost\", port = {port}, tls = \"{how}\", ca_file = \"{ca}\", user = \"keyroll\", password_file = \"{password}\", from = \"keyroll@example.com\", to = [\"ops@example.com\"] }}"
             )
         };
-        let now = jiff::Timestamp::now().to_zoned_datetime(jiff::tz::TimeZone::system());
-        let from = (now.hour() + 12) % 24;
         let layers = [
-            format!("schedule.window={{ from = \"{from:02}:00\", to = \"{from:02}:01\" }}"),
+            not_now(),
             mail("good", &authority, &password),
             mail("locked", &authority, &wrong),
             mail("untrusted", &other, &password),

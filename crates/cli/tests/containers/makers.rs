@@ -127,11 +127,7 @@ async fn a_node_is_trusted_by_its_authority_or_its_fingerprint_and_whoever_else_
     let bench = Bench::start(StackOptions::new()).await;
     let node = Node::open(&bench.stack, bench.keyroll.home()).await;
     let first = node.secret_in_use(&bench.stack).await;
-    {
-        let mut known = node.providers.known();
-        let panels = (USER.to_owned(), "panel".to_owned());
-        known.proxmox.tokens.get_mut(&panels).unwrap().value = NEW.to_owned();
-    }
+    node.gives(NEW);
     let file = bench.home("token");
     fs::write(&file, format!("{NEW}\n")).unwrap();
     let value = format!("{SECRET}={}", file.display());
@@ -195,11 +191,7 @@ async fn a_node_is_trusted_by_its_authority_or_its_fingerprint_and_whoever_else_
     // What is pinned is trusted for itself, whatever date it has.
     let third = "33333333-8a5b-4c2d-9e3f-0123456789ab";
     fs::write(&file, format!("{third}\n")).unwrap();
-    {
-        let mut known = node.providers.known();
-        let panels = (USER.to_owned(), "panel".to_owned());
-        known.proxmox.tokens.get_mut(&panels).unwrap().value = third.to_owned();
-    }
+    node.gives(third);
     let run = rotate(&expired_url, &pin(&expired)).await;
     assert_eq!(run.code, DONE, "{run:?}");
     assert_eq!(node.secret_in_use(&bench.stack).await, third);

@@ -5,13 +5,16 @@
 //! rotations that touched such a key lost data. So keyroll rotates none that it knows, or that its name tells of, unless the profile
 //! says that nothing is kept under it.
 
+use std::sync::LazyLock;
+
 use serde::Deserialize;
 
 use crate::error::{Code, Refusal};
 use crate::profile::SecretSpec;
 
-/// Known keys, as data.
-const CATALOG: &str = include_str!("catalog.toml");
+/// Known keys, read at the first rotation that asks.
+static CATALOG: LazyLock<Catalog> =
+    LazyLock::new(|| toml::from_str(include_str!("catalog.toml")).expect("a test reads it"));
 /// Parts of names that say it themselves.
 const TELLING: [&str; 7] = [
     "ENCRYPTION_KEY",
@@ -60,14 +63,13 @@ pub(crate) fn refusal(
     if spec.keeps_nothing {
         return None;
     }
-    let catalog: Catalog = toml::from_str(CATALOG).expect("a test reads it");
     let keys = spec.env_key().into_iter().chain(keys.iter().copied());
-    let mut all = keys.map(|key| refused(name, key, images, &catalog));
+    let mut all = keys.map(|key| refused(name, key, images));
     all.find_map(|refusal| refusal)
 }
 
-fn refused(name: &str, key: &str, images: &[&str], catalog: &Catalog) -> Option<Refusal> {
-    let entry = catalog.entry.iter().find(|e| e.is_of(key, images));
+fn refused(name: &str, key: &str, images: &[&str]) -> Option<Refusal> {
+    let entry = CATALOG.entry.iter().find(|e| e.is_of(key, images));
     let what = match entry {
         Some(entry) => format!(
             "{name}: {} encrypts with {key} what it keeps; with another value it loses {} ({})",
@@ -102,9 +104,8 @@ mod tests {
 
     #[test]
     fn each_entry_of_the_catalog_is_found_by_its_name_and_image_and_has_a_source() {
-        let catalog: Catalog = toml::from_str(CATALOG).unwrap();
-        assert!(catalog.entry.len() > 20);
-        for entry in &catalog.entry {
+        assert!(CATALOG.entry.len() > 20);
+        for entry in &CATALOG.entry {
             assert!(entry.source.starts_with("https://"), "{entry:?}");
             for key in &entry.keys {
                 let image = entry

@@ -22,12 +22,8 @@ pub(super) struct Edit {
     admin: Option<(String, Secret)>,
 }
 
-/// Takes out the secrets that the file has no value for. One that cannot be read is left to [`read`].
-pub(super) fn keep_used(profile: &Profile, names: &mut Vec<String>, found: &mut Findings) {
-    let text = std::fs::read(profile.env_file()).map(zeroize::Zeroizing::new);
-    let Some(file) = text.ok().and_then(|text| EnvFile::parse(&text).ok()) else {
-        return;
-    };
+/// Takes out the secrets that the file has no value for.
+fn keep_used(profile: &Profile, file: &EnvFile, names: &mut Vec<String>, found: &mut Findings) {
     names.retain(|name| {
         let key = &profile.secrets[name].key;
         let used = match file.get(key) {
@@ -44,10 +40,11 @@ pub(super) fn keep_used(profile: &Profile, names: &mut Vec<String>, found: &mut 
     });
 }
 
-/// Reads the file, and refuses what cannot be edited safely.
+/// Reads the file, and refuses what cannot be edited safely. What it has no value for is refused too, or taken out of `names`.
 pub(super) fn read(
     profile: &Profile,
-    names: &[String],
+    names: &mut Vec<String>,
+    leave_out_unused: bool,
     found: &mut Findings,
 ) -> Result<Edit, RotateError> {
     let path = profile.env_file().to_owned();
@@ -68,6 +65,9 @@ pub(super) fn read(
             "mend the line; compose would refuse the file too",
         )
     })?;
+    if leave_out_unused {
+        keep_used(profile, &before, names, found);
+    }
     if !names.is_empty() {
         check_replaceable(&path).map_err(|e| refuse(e.to_string(), "see the message"))?;
         let keys: Vec<&str> = names
@@ -87,7 +87,7 @@ pub(super) fn read(
             }
         }
     }
-    for name in names {
+    for name in names.iter() {
         let key = &profile.secrets[name].key;
         match before.get(key) {
             Some(Reading::Value(value)) if !value.is_empty() => {}

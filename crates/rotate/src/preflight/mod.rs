@@ -173,10 +173,7 @@ pub(crate) async fn look(
 
     progress.looking("the env file");
     let mut in_env = profile.in_env(&names);
-    if request.leave_out_unused {
-        env::keep_used(profile, &mut in_env, &mut found);
-    }
-    let mut edit = env::read(profile, &in_env, &mut found)?;
+    let mut edit = env::read(profile, &mut in_env, request.leave_out_unused, &mut found)?;
     found.stop()?;
     if let Some(password) = &request.current_admin_password {
         edit.admin_in_force(profile, password);
@@ -384,7 +381,7 @@ pub(crate) async fn bystander(
 ) -> Result<World, RotateError> {
     let mut found = Findings::default();
     progress.looking("the env file");
-    let edit = env::read(profile, &[], &mut found)?;
+    let edit = env::read(profile, &mut vec![], false, &mut found)?;
     found.stop()?;
     let others = edit.others(profile, &[]);
     let values = Values {

@@ -5,7 +5,6 @@
 //! gets at once. A lost answer leaves a token whose value nobody knows, and so it is given another one again.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use keyroll_journal::{Evidence, Forward, Intended, NewVersion, Receipt, StepName, VersionState};
 use keyroll_providers::http::Verdict;
@@ -14,11 +13,8 @@ use keyroll_saga::{ActError, BoxFuture, ConfirmError, Observed, Step, StepCx};
 use keyroll_secret::Secret;
 use serde_json::json;
 
-use crate::about::MakesFact;
-use crate::profile::SecretSpec;
 use crate::settings::{self, Row, same};
 use crate::steps::names;
-use crate::steps::token::Managed;
 use crate::vendor;
 use crate::world::{Set, World};
 
@@ -34,20 +30,9 @@ pub(crate) struct TokenSetting {
     pub(crate) world: Arc<World>,
 }
 
-fn fact(world: &World) -> &MakesFact {
-    let fact = world.about.makes.as_ref();
-    fact.expect("the step is planned only where a token gets another value")
-}
-
-fn spec(world: &World) -> Result<&SecretSpec, String> {
-    let name = &fact(world).secret;
-    let spec = world.about.profile.secrets.get(name);
-    spec.ok_or_else(|| format!("the profile has no secret {name}"))
-}
-
 /// The value before.
 fn old(world: &World) -> Result<&Secret, String> {
-    let value = world.others.get(&fact(world).secret);
+    let value = world.others.get(&world.token().secret);
     value.ok_or_else(|| "the value in force before is not sealed".to_owned())
 }
 
@@ -56,7 +41,7 @@ fn new(world: &World, cx: &StepCx) -> Result<Option<Secret>, String> {
     let versions = cx.writer().versions_of_rotation(cx.rotation());
     let versions = versions.map_err(|e| e.to_string())?;
     let last = versions.into_iter().rfind(|v| {
-        v.secret == fact(world).secret
+        v.secret == world.token().secret
             && matches!(v.state, VersionState::Pending | VersionState::Current)
     });
     let sealed = last.and_then(|version| version.sealed);
@@ -66,7 +51,7 @@ fn new(world: &World, cx: &StepCx) -> Result<Option<Secret>, String> {
 
 /// The setting, and what it holds now.
 async fn setting(world: &World, cx: &StepCx) -> Result<(String, Cell), String> {
-    let key = fact(world).setting.clone().unwrap_or_default();
+    let key = world.token().setting.clone().unwrap_or_default();
     let session = world.database_session(cx.rotation()).await?;
     let read = settings::read(&session, &world.settings_table(), &[&key]).await;
     let read = read.map_err(|refusal| refusal.what)?;
@@ -74,23 +59,14 @@ async fn setting(world: &World, cx: &StepCx) -> Result<(String, Cell), String> {
     Ok((key, read.into_iter().next().unwrap_or(Cell::Missing)))
 }
 
-fn limit(world: &World) -> Duration {
-    Duration::from_secs(world.about.profile.limits.request_seconds)
-}
-
 impl Regenerate {
-    fn managed(&self) -> Result<Managed, String> {
-        let world = &self.world;
-        Managed::of(&fact(world).secret, spec(world)?, limit(world))
-    }
-
     fn receipt(&self) -> Receipt {
-        json!({"token": fact(&self.world).id})
+        json!({"token": self.world.token().id})
     }
 
     async fn looked(&self, cx: &StepCx) -> Result<Observed, String> {
-        let id = &fact(&self.world).id;
-        let managed = self.managed()?;
+        let id = &self.world.token().id;
+        let managed = self.world.token_manager()?;
         let (value, otherwise) = match new(&self.world, cx)? {
             Some(new) => (new, Observed::After(self.receipt())),
             None => (old(&self.world)?.clone(), Observed::Before),
@@ -105,12 +81,12 @@ impl Regenerate {
 
     async fn shown(&self, cx: &StepCx) -> Result<Evidence, ConfirmError> {
         let world = &self.world;
-        let fact = fact(world);
+        let fact = world.token();
         let unknown = |e: String| ConfirmError::Unknown(world.clean(&e));
         let new = new(world, cx).map_err(unknown)?;
         let new = new.ok_or_else(|| unknown("the new value is not sealed".into()))?;
         let old = old(world).map_err(unknown)?;
-        let managed = self.managed().map_err(unknown)?;
+        let managed = self.world.token_manager().map_err(unknown)?;
         match managed.accepts(&fact.id, old).await {
             Verdict::Refused(_) => {}
             Verdict::Accepted(_) => {
@@ -123,8 +99,8 @@ impl Regenerate {
             old: Some(&fact.id),
             new: Some(&fact.id),
         };
-        let spec = spec(world).map_err(unknown)?;
-        match vendor::validate(&fact.secret, spec, ids, old, &new, limit(world)).await {
+        let spec = world.token_spec().map_err(unknown)?;
+        match vendor::validate(&fact.secret, spec, ids, old, &new, world.request_limit()).await {
             Ok(seen) => Ok(Evidence::with(
                 format!(
                     "{} has another value, and its old one is refused; {}",
@@ -158,7 +134,7 @@ impl Step for Regenerate {
         Box::pin(async {
             let world = &self.world;
             let not = |e: String| ActError::NotApplied(world.clean(&e));
-            let managed = self.managed().map_err(not)?;
+            let managed = self.world.token_manager().map_err(not)?;
             // Nothing can be taken back from here on, so it must be possible to go on.
             let (key, now) = setting(world, cx).await.map_err(not)?;
             if !same(&now, &Cell::Value(old(world).map_err(not)?.clone())) {
@@ -167,7 +143,7 @@ impl Step for Regenerate {
                 )));
             }
             cx.fence()?;
-            let value = managed.regenerate(&fact(world).id).await.map_err(|e| {
+            let value = managed.regenerate(&world.token().id).await.map_err(|e| {
                 let text = world.clean(&e.to_string());
                 if e.is_not_applied() {
                     ActError::NotApplied(text)
@@ -180,7 +156,7 @@ impl Step for Regenerate {
             let sealed = world.identity.seal_secret(&value);
             let fingerprint = world.identity.fingerprint_key().fingerprint(&value);
             let version = NewVersion {
-                secret: fact(world).secret.clone(),
+                secret: world.token().secret.clone(),
                 state: VersionState::Pending,
                 fingerprint: fingerprint.to_string(),
                 sealed: sealed.map_err(|e| lost(e.to_string()))?,
@@ -203,7 +179,7 @@ impl TokenSetting {
     fn row(&self, cx: &StepCx) -> Result<Row, String> {
         let new = new(&self.world, cx)?;
         Ok(Row {
-            key: fact(&self.world).setting.clone().unwrap_or_default(),
+            key: self.world.token().setting.clone().unwrap_or_default(),
             old: Cell::Value(old(&self.world)?.clone()),
             new: Cell::Value(new.ok_or("the new value is not sealed")?),
         })

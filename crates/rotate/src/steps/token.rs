@@ -104,29 +104,39 @@ impl Managed {
     }
 }
 
-impl Token {
-    fn fact(&self) -> &MakesFact {
-        let fact = self.world.about.makes.as_ref();
+/// What steps about a token have in common, whether it is made or given another value.
+impl World {
+    pub(super) fn token(&self) -> &MakesFact {
+        let fact = self.about.makes.as_ref();
         fact.expect("the step is planned only where a token is made")
     }
 
-    fn spec(&self) -> Result<&SecretSpec, String> {
-        let name = &self.fact().secret;
-        let spec = self.world.about.profile.secrets.get(name);
+    pub(super) fn token_spec(&self) -> Result<&SecretSpec, String> {
+        let name = &self.token().secret;
+        let spec = self.about.profile.secrets.get(name);
         spec.ok_or_else(|| format!("the profile has no secret {name}"))
     }
 
-    fn managed(&self) -> Result<Managed, String> {
-        let limit = Duration::from_secs(self.world.about.profile.limits.request_seconds);
-        Managed::of(&self.fact().secret, self.spec()?, limit)
+    pub(super) fn request_limit(&self) -> Duration {
+        Duration::from_secs(self.about.profile.limits.request_seconds)
     }
 
+    pub(super) fn token_manager(&self) -> Result<Managed, String> {
+        Managed::of(
+            &self.token().secret,
+            self.token_spec()?,
+            self.request_limit(),
+        )
+    }
+}
+
+impl Token {
     fn made(&self, cx: &StepCx) -> Result<Option<Secret>, String> {
         self.world.kept(cx, MADE)
     }
 
     async fn make(&self, cx: &StepCx) -> Result<Receipt, ActError> {
-        let fact = self.fact();
+        let fact = self.world.token();
         let not = |e: String| ActError::NotApplied(self.world.clean(&e));
         let failed = |e: ProxmoxError| {
             let text = self.world.clean(&e.to_string());
@@ -136,7 +146,7 @@ impl Token {
                 ActError::Indeterminate(text)
             }
         };
-        let managed = self.managed().map_err(not)?;
+        let managed = self.world.token_manager().map_err(not)?;
         cx.fence()?;
         for unused in &fact.discards {
             managed.delete(unused).await.map_err(failed)?;
@@ -185,9 +195,9 @@ impl Token {
 
     /// Whether it is there, has the rights of the other path by path, and its value works.
     async fn shown(&self, cx: &StepCx) -> Result<Evidence, ConfirmError> {
-        let fact = self.fact();
+        let fact = self.world.token();
         let unknown = |e: String| ConfirmError::Unknown(self.world.clean(&e));
-        let managed = self.managed().map_err(unknown)?;
+        let managed = self.world.token_manager().map_err(unknown)?;
         let grants = async |full: &str| {
             let found = managed
                 .grants_of(full)
@@ -214,13 +224,21 @@ impl Token {
         let value = value.ok_or_else(|| unknown("the value is not sealed".into()))?;
         let old = self.world.others.get(&fact.secret);
         let old = old.ok_or_else(|| unknown("the value in force is not sealed".into()))?;
-        let limit = Duration::from_secs(self.world.about.profile.limits.request_seconds);
-        let spec = self.spec().map_err(unknown)?;
+        let spec = self.world.token_spec().map_err(unknown)?;
         let ids = vendor::Ids {
             old: Some(&fact.like),
             new: Some(&fact.id),
         };
-        match vendor::validate(&fact.secret, spec, ids, old, &value, limit).await {
+        match vendor::validate(
+            &fact.secret,
+            spec,
+            ids,
+            old,
+            &value,
+            self.world.request_limit(),
+        )
+        .await
+        {
             Ok(seen) => Ok(Evidence::with(
                 format!(
                     "{} is made, with {} entries of the access control list, as {} has; {}",
@@ -243,11 +261,11 @@ impl Step for Token {
 
     fn observe<'a>(&'a self, cx: &'a StepCx) -> BoxFuture<'a, Observed> {
         Box::pin(async {
-            let managed = match self.managed() {
+            let managed = match self.world.token_manager() {
                 Ok(managed) => managed,
                 Err(why) => return Observed::Unknown(self.world.clean(&why)),
             };
-            match (managed.find(&self.fact().id).await, self.made(cx)) {
+            match (managed.find(&self.world.token().id).await, self.made(cx)) {
                 (Ok(None), Ok(None)) => Observed::Before,
                 // It may lack its value or rights: the act makes both whole.
                 (Ok(_), Ok(_)) => Observed::Overlap,
@@ -282,9 +300,9 @@ impl Compensate for Token {
     ) -> BoxFuture<'a, Result<Evidence, UndoError>> {
         Box::pin(async {
             let failed = |e: String| UndoError(self.world.clean(&e));
-            let managed = self.managed().map_err(failed)?;
+            let managed = self.world.token_manager().map_err(failed)?;
             cx.fence().map_err(|e| failed(e.to_string()))?;
-            let id = &self.fact().id;
+            let id = &self.world.token().id;
             managed
                 .delete(id)
                 .await

@@ -112,6 +112,14 @@ impl Node {
             .collect()
     }
 
+    /// The panel's first token has this value now, given in the node's dashboard.
+    pub(crate) fn gives(&self, value: &str) {
+        let token = (USER.to_owned(), "panel".to_owned());
+        let mut known = self.providers.known();
+        let token = known.proxmox.tokens.get_mut(&token).unwrap();
+        value.clone_into(&mut token.value);
+    }
+
     /// The secret of the token that the panel uses.
     pub(crate) async fn secret_in_use(&self, stack: &Stack) -> String {
         let sql = format!(r#"SELECT "value" FROM "Setting" WHERE "key" = '{SECRET_ROW}'"#);
